@@ -1,0 +1,2 @@
+//! A partition: append, fence, replicate; producers; consumer groups; log files.
+pub mod groups;
