@@ -1,0 +1,227 @@
+//! The state and the one door through which it changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::{ClusterId, LogIndex, Timestamp, TopicId};
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Applied, Command, Refused};
+use crate::table::{Table, TableId};
+use crate::topic::{self, Topic, TopicConfig};
+
+#[cfg(test)]
+mod tests;
+
+/// Tombstones kept after a topic's deletion, the newest first to stay. A node that was away longer than
+/// this many deletions keeps the data aside instead of deleting it.
+pub const TOMBSTONES_MAX: usize = 10_000;
+/// Most producer ids in one block.
+pub const PRODUCER_IDS_PER_BLOCK_MAX: u32 = 100_000;
+
+/// The cluster. Cheap to clone: what is large is shared until it changes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    pub cluster: Option<ClusterId>,
+    pub formed: Timestamp,
+    /// Of the last applied command.
+    pub applied: LogIndex,
+    pub topics: BTreeMap<TopicId, Arc<Topic>>,
+    pub tables: BTreeMap<TableId, Arc<Table>>,
+    /// Topics whose data may be deleted, with the index of the command that said so.
+    pub tombstones: BTreeMap<TopicId, LogIndex>,
+    pub next_producer_id: i64,
+}
+
+impl State {
+    /// Applies the command committed at `at`.
+    ///
+    /// # Errors
+    /// A [`Refused`] command changed nothing but `applied`.
+    ///
+    /// # Panics
+    /// If `at` is not after the last applied command: the caller applied one twice.
+    pub fn apply(&mut self, at: LogIndex, command: &Command) -> Result<Applied, Refused> {
+        assert!(at > self.applied, "command at {at} applied after {}", self.applied);
+        self.applied = at;
+        match command {
+            Command::FormCluster { cluster, formed } => self.form(*cluster, *formed),
+            Command::CreateTopic { id, name, partitions, config, internal, created } => self.create_topic(Topic {
+                id: *id,
+                name: name.clone(),
+                partitions: *partitions,
+                overrides: config.clone(),
+                internal: *internal,
+                created: *created,
+            }),
+            Command::DeleteTopic { id } => self.delete_topic(at, *id),
+            Command::AddPartitions { id, total } => self.add_partitions(*id, *total),
+            Command::SetTopicConfig { id, config } => {
+                TopicConfig::check(config)?;
+                self.topic_mut(*id)?.overrides.clone_from(config);
+                Ok(Applied::Done)
+            }
+            Command::CreateTable { .. } => self.create_table(command),
+            Command::SetTableSchema { id, schema } => self.change_table(*id, |table| table.schema.clone_from(schema)),
+            Command::SetTableSpec { id, spec } => self.change_table(*id, |table| table.spec.clone_from(spec)),
+            Command::SetTableMode { id, mode } => self.change_table(*id, |table| table.mode = *mode),
+            Command::DropTable { id } => {
+                self.tables.remove(id).map(|_| Applied::Done).ok_or_else(|| Refused::UnknownTable(id.to_string()))
+            }
+            Command::PublishSegments { .. } => self.publish(command),
+            Command::AllocateProducerIds { count } => self.allocate_producer_ids(*count),
+        }
+    }
+
+    #[must_use]
+    pub fn topic_named(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.values().find(|topic| topic.name == name)
+    }
+
+    #[must_use]
+    pub fn table_named(&self, name: &str) -> Option<&Arc<Table>> {
+        self.tables.values().find(|table| table.name == name)
+    }
+
+    /// The tables that read `topic`.
+    pub fn readers_of(&self, topic: TopicId) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables.values().filter(move |table| table.topic == topic)
+    }
+
+    fn form(&mut self, cluster: ClusterId, formed: Timestamp) -> Result<Applied, Refused> {
+        if let Some(before) = self.cluster {
+            return Err(Refused::AlreadyFormed(before));
+        }
+        self.cluster = Some(cluster);
+        self.formed = formed;
+        Ok(Applied::Done)
+    }
+
+    fn create_topic(&mut self, topic: Topic) -> Result<Applied, Refused> {
+        topic::check_name(&topic.name)?;
+        topic::check_partitions(topic.partitions)?;
+        TopicConfig::check(&topic.overrides)?;
+        if self.topic_named(&topic.name).is_some() || self.topics.contains_key(&topic.id) {
+            return Err(Refused::TopicExists { name: topic.name });
+        }
+        let id = topic.id;
+        self.topics.insert(id, Arc::new(topic));
+        Ok(Applied::TopicCreated(id))
+    }
+
+    fn delete_topic(&mut self, at: LogIndex, id: TopicId) -> Result<Applied, Refused> {
+        let topic = self.topics.get(&id).ok_or_else(|| Refused::UnknownTopic(id.to_string()))?;
+        if topic.internal {
+            return Err(Refused::InternalTopic(topic.name.clone()));
+        }
+        if let Some(table) = self.readers_of(id).next() {
+            return Err(Refused::TopicInUse { topic: topic.name.clone(), table: table.name.clone() });
+        }
+        self.topics.remove(&id);
+        self.tombstones.insert(id, at);
+        if self.tombstones.len() > TOMBSTONES_MAX
+            && let Some(oldest) = self.tombstones.iter().min_by_key(|(_, at)| **at).map(|(id, _)| *id)
+        {
+            self.tombstones.remove(&oldest);
+        }
+        Ok(Applied::Done)
+    }
+
+    fn add_partitions(&mut self, id: TopicId, total: i32) -> Result<Applied, Refused> {
+        topic::check_partitions(total)?;
+        let topic = self.topic_mut(id)?;
+        if topic.internal {
+            return Err(Refused::InternalTopic(topic.name.clone()));
+        }
+        if total <= topic.partitions {
+            let reason = "the topic has as many or more, and their number can only grow";
+            return Err(Refused::InvalidPartitions { partitions: total, reason });
+        }
+        topic.partitions = total;
+        Ok(Applied::Done)
+    }
+
+    fn create_table(&mut self, command: &Command) -> Result<Applied, Refused> {
+        let Command::CreateTable { id, name, topic, spec, schema, begin, created } = command else {
+            unreachable!("called with another command")
+        };
+        check_table_name(name)?;
+        if !self.topics.contains_key(topic) {
+            return Err(Refused::UnknownTopic(topic.to_string()));
+        }
+        if self.table_named(name).is_some() || self.tables.contains_key(id) {
+            return Err(Refused::TableExists { name: name.clone() });
+        }
+        let table = Table {
+            id: *id,
+            name: name.clone(),
+            topic: *topic,
+            spec: spec.clone(),
+            schema: schema.clone(),
+            mode: crate::TableMode::Running,
+            created: *created,
+            published: begin.clone(),
+            segments: BTreeMap::new(),
+        };
+        self.tables.insert(*id, Arc::new(table));
+        Ok(Applied::TableCreated(*id))
+    }
+
+    fn publish(&mut self, command: &Command) -> Result<Applied, Refused> {
+        let Command::PublishSegments { table, partition, from, to, term, segments, published } = command else {
+            unreachable!("called with another command")
+        };
+        let shared = self.tables.get_mut(table).ok_or_else(|| Refused::UnknownTable(table.to_string()))?;
+        if from >= to {
+            return Err(Refused::EmptyRange { from: *from, to: *to });
+        }
+        let before = shared.published(*partition);
+        if before != *from {
+            return Err(Refused::PublishGap {
+                table: shared.name.clone(),
+                partition: *partition,
+                published: before,
+                from: *from,
+            });
+        }
+        Arc::make_mut(shared).publish(*partition, (*from, *to), *term, segments, *published)?;
+        Ok(Applied::Published { to: *to })
+    }
+
+    fn allocate_producer_ids(&mut self, count: u32) -> Result<Applied, Refused> {
+        if !(1..=PRODUCER_IDS_PER_BLOCK_MAX).contains(&count) {
+            return Err(Refused::InvalidCount(count));
+        }
+        let first = self.next_producer_id;
+        self.next_producer_id = first.saturating_add(i64::from(count));
+        Ok(Applied::ProducerIds { first, count })
+    }
+
+    fn change_table(&mut self, id: TableId, change: impl FnOnce(&mut Table)) -> Result<Applied, Refused> {
+        let table = self.tables.get_mut(&id).ok_or_else(|| Refused::UnknownTable(id.to_string()))?;
+        change(Arc::make_mut(table));
+        Ok(Applied::Done)
+    }
+
+    fn topic_mut(&mut self, id: TopicId) -> Result<&mut Topic, Refused> {
+        self.topics.get_mut(&id).map(Arc::make_mut).ok_or_else(|| Refused::UnknownTopic(id.to_string()))
+    }
+}
+
+/// Longest table name in bytes. It becomes part of a path in deep storage.
+const TABLE_NAME_BYTES_MAX: usize = 200;
+
+fn check_table_name(name: &str) -> Result<(), Refused> {
+    let reason = if name.trim().is_empty() {
+        "it is empty"
+    } else if name.len() > TABLE_NAME_BYTES_MAX {
+        "it is longer than 200 bytes"
+    } else if name.contains('/') || name.contains('\\') || name.chars().any(char::is_control) {
+        "it may not hold slashes or control characters"
+    } else if name.starts_with('.') {
+        "it may not begin with a dot"
+    } else {
+        return Ok(());
+    };
+    Err(Refused::InvalidTableName { name: name.to_owned(), reason })
+}

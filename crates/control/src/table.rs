@@ -1,0 +1,126 @@
+//! Tables as the cluster knows them: which topic they read, how far they are published, their segments.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base::{Offset, PartitionIndex, Term, Timestamp, TopicId};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::command::{NewSegment, Refused};
+use crate::segment::{Interval, Segment, SegmentId, overshadows};
+
+/// A table. Dropped and created again under its name it is another table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TableId(pub Uuid);
+
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Whether a table takes in new rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum TableMode {
+    Running,
+    /// Reads nothing more from its topic; what it has stays queryable and its place is kept.
+    Suspended,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Table {
+    pub id: TableId,
+    pub name: String,
+    pub topic: TopicId,
+    pub spec: String,
+    pub schema: String,
+    pub mode: TableMode,
+    pub created: Timestamp,
+    /// Per partition, the first offset that is in no published segment. Absent: zero.
+    pub published: BTreeMap<PartitionIndex, Offset>,
+    pub segments: BTreeMap<SegmentId, Segment>,
+}
+
+impl Table {
+    /// The first offset of `partition` that is in no published segment.
+    #[must_use]
+    pub fn published(&self, partition: PartitionIndex) -> Offset {
+        self.published.get(&partition).copied().unwrap_or(Offset::ZERO)
+    }
+
+    /// The segments that count: those no other segment overshadows. Ordered by time, then shard.
+    #[must_use]
+    pub fn visible_segments(&self) -> Vec<&Segment> {
+        let newest = self.segments.values().map(|segment| segment.version).max();
+        let oldest = self.segments.values().map(|segment| segment.version).min();
+        let mut visible: Vec<&Segment> = if newest == oldest {
+            self.segments.values().collect()
+        } else {
+            self.segments
+                .values()
+                .filter(|lower| !self.segments.values().any(|upper| overshadows(upper, lower)))
+                .collect()
+        };
+        visible.sort_by_key(|segment| (segment.interval, segment.version, segment.shard));
+        visible
+    }
+
+    /// Takes in the segments of `[from, to)`; the caller has checked that `from` is the published offset.
+    pub(crate) fn publish(
+        &mut self,
+        partition: PartitionIndex,
+        range: (Offset, Offset),
+        term: Term,
+        new: &[NewSegment],
+        published: Timestamp,
+    ) -> Result<(), Refused> {
+        if let Some(twice) = new.iter().find(|segment| self.segments.contains_key(&segment.id)) {
+            return Err(Refused::SegmentExists(twice.id));
+        }
+        for segment in new {
+            let (version, shard) = self.next_shard(segment.interval, published);
+            self.segments.insert(
+                segment.id,
+                Segment {
+                    id: segment.id,
+                    interval: segment.interval,
+                    version,
+                    shard,
+                    rows: segment.rows,
+                    size_bytes: segment.size_bytes,
+                    checksum: segment.checksum,
+                    path: segment.path.clone(),
+                    partition,
+                    from: range.0,
+                    to: range.1,
+                    term,
+                    published,
+                },
+            );
+        }
+        self.published.insert(partition, range.1);
+        Ok(())
+    }
+
+    /// Version and shard of a segment appended to `interval`: the newest version that overlaps it, so that
+    /// an append never hides, and the next free shard.
+    fn next_shard(&self, interval: Interval, now: Timestamp) -> (Timestamp, u32) {
+        let version = self
+            .segments
+            .values()
+            .filter(|segment| segment.interval.overlaps(&interval))
+            .map(|segment| segment.version)
+            .max()
+            .unwrap_or(now);
+        let shard = self
+            .segments
+            .values()
+            .filter(|segment| segment.interval == interval && segment.version == version)
+            .map(|segment| segment.shard.saturating_add(1))
+            .max()
+            .unwrap_or(0);
+        (version, shard)
+    }
+}

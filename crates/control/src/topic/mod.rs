@@ -1,0 +1,64 @@
+//! Topics and their configuration, in Kafka's names.
+
+mod config;
+
+use std::collections::BTreeMap;
+
+use base::limits::{PARTITIONS_PER_TOPIC_MAX, TOPIC_NAME_BYTES_MAX};
+use base::{Timestamp, TopicId};
+use serde::{Deserialize, Serialize};
+
+use crate::command::Refused;
+
+pub use config::{ConfigDef, ConfigKind, DEFS, TimestampType, TopicConfig};
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Topic {
+    pub id: TopicId,
+    pub name: String,
+    pub partitions: i32,
+    /// What was set; every other key has its default.
+    pub overrides: BTreeMap<String, String>,
+    pub internal: bool,
+    pub created: Timestamp,
+}
+
+impl Topic {
+    /// The configuration with defaults filled in.
+    #[must_use]
+    pub fn config(&self) -> TopicConfig {
+        TopicConfig::from_checked(&self.overrides)
+    }
+}
+
+/// Kafka's rule for topic names.
+///
+/// # Errors
+/// [`Refused::InvalidTopicName`] with the rule that is broken.
+pub fn check_name(name: &str) -> Result<(), Refused> {
+    let reason = if name.is_empty() {
+        "it is empty"
+    } else if name == "." || name == ".." {
+        "it may not be . or .."
+    } else if name.len() > TOPIC_NAME_BYTES_MAX {
+        "it is longer than 249 bytes"
+    } else if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')) {
+        "only ASCII letters, digits, . _ and - are allowed"
+    } else {
+        return Ok(());
+    };
+    Err(Refused::InvalidTopicName { name: name.to_owned(), reason })
+}
+
+/// # Errors
+/// [`Refused::InvalidPartitions`] outside 1 to 10,000.
+pub fn check_partitions(partitions: i32) -> Result<(), Refused> {
+    let reason = if partitions < 1 {
+        "a topic has at least one"
+    } else if partitions > PARTITIONS_PER_TOPIC_MAX {
+        "a topic has at most 10000"
+    } else {
+        return Ok(());
+    };
+    Err(Refused::InvalidPartitions { partitions, reason })
+}

@@ -1,0 +1,1 @@
+//! Published by its owner.
