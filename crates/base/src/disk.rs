@@ -12,6 +12,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+#[doc(hidden)]
+pub mod conformance;
 pub mod memory;
 
 /// Why a disk refused. The variant says what the caller may do next.
