@@ -1,1 +1,50 @@
-fn main() {}
+//! The developer's commands: `cargo xtask check | test | ci | bench`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
+
+mod bench;
+mod check;
+mod ci;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "developer commands of Seawall")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The house rules, in seconds: arrows between rooms, homes of crates, file sizes, formatting.
+    Check,
+    /// Everything that is tested without a peer: unit, integration, SQL, and a real server process.
+    Test {
+        /// Only the rooms that do not need DataFusion; seconds after the first build.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// What CI runs: check, clippy with warnings as errors, test.
+    Ci,
+    /// Measures the release build: produce, ingest, query, or all.
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Check => check::check(),
+        Command::Test { quick } => ci::test(quick),
+        Command::Ci => ci::ci(),
+        Command::Bench(options) => bench::bench(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
