@@ -1,0 +1,23 @@
+//! The engine on codes: filter, group, aggregate and scan over one snapshot, in blocks of 1,024 rows.
+//!
+//! ```text
+//! query      what is asked: Filter, Key, Aggregate, AggregateQuery, ScanQuery, Limits
+//! units      a piece of one segment, the unit of work and of retry
+//! aggregate  Aggregation: plan -> units -> run on any thread -> merge -> finish
+//! scan       Scan: plan -> units -> cursor of Arrow batches; the newest rows
+//! ```
+//!
+//! The caller brings the threads: plan once, give each thread a `Partial`, hand out units, merge, finish.
+//! Deliberately not here: SQL, threads, clocks (cancel when the time is up).
+
+mod aggregate;
+mod error;
+mod query;
+mod scan;
+mod units;
+
+pub use aggregate::{Aggregation, Partial, aggregate};
+pub use error::EngineError;
+pub use query::*;
+pub use scan::{Cursor, Scan};
+pub use units::Unit;
