@@ -1,0 +1,29 @@
+//! Bounds of this room.
+
+use base::limits::BATCH_BYTES_MAX;
+
+/// Largest log file: positions in it are 32 bits wide in the index file.
+pub const FILE_BYTES_MAX: u64 = 2 << 30;
+/// One index entry per this many bytes of log, unless configured otherwise.
+pub const INDEX_STEP_BYTES_DEFAULT: u64 = 16 << 10;
+/// Batches remembered per idempotent producer: what a client may have in flight.
+pub const PRODUCER_BATCHES_MAX: usize = 5;
+/// Bytes of log between two checkpoints of index and producers: what a restart reads again at most.
+pub const CHECKPOINT_BYTES: u64 = 64 << 20;
+/// Bytes flushed between two syncs of the mark.
+pub const MARK_SYNC_BYTES: u64 = 4 << 20;
+/// Bytes proposed but not yet durable on a majority; past it appends are refused until some are.
+pub const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
+/// Largest entry of the group that is no record batch (a membership change).
+pub const NOTE_BYTES_MAX: usize = 1 << 20;
+/// Bytes read at once when a file is scanned.
+pub const SCAN_BYTES: usize = 1 << 20;
+/// Largest index file accepted: one entry per smallest batch of the largest file would be bigger, but the
+/// index is sparse.
+pub const INDEX_FILE_BYTES_MAX: u64 = 64 << 20;
+/// Largest producer snapshot accepted.
+pub const PRODUCERS_FILE_BYTES_MAX: u64 = 256 << 20;
+
+const _: () = assert!(SCAN_BYTES as u64 <= FILE_BYTES_MAX, "a scan reads part of a file");
+const _: () = assert!(BATCH_BYTES_MAX as u64 <= FILE_BYTES_MAX, "a batch must fit into a file");
+const _: () = assert!(BATCH_BYTES_MAX as u64 <= UNCOMMITTED_BYTES_MAX, "a batch must be appendable");
