@@ -1,1 +1,36 @@
+//! SQL over tables: text in, a stream of Arrow batches out. The only room that knows DataFusion.
+//!
+//! ```text
+//! request ──> dialect ──> plan ──> engine pushdown ──> stream of batches
+//!   sql        parse,       DataFusion's     whole groups      bounded by memory,
+//!   context    SET prefix,  planner with     and scans run     time, and a cancel
+//!   params     rewrite to   our functions    on the store's    that works at any
+//!   dialect    one AST      and rules        codes             moment
+//! ```
+//!
+//! The caller gives a [`Catalog`] (which tables there are, one [`store::snapshot::TableSnapshot`] of each on demand)
+//! and runs [`QueryService::run`] on its own tokio runtime; it must poll the stream it is given, and may
+//! drop it at any moment, which stops the query.
+//!
+//! What always holds:
+//! - a query sees one snapshot per table, taken when it is planned;
+//! - the number of running and of waiting queries is bounded; one more is refused with `Capacity`;
+//! - memory held by operators is bounded per query and for all queries together;
+//! - every error is a [`QueryError`] that says whose fault it is and what to do next.
+//!
+//! Deliberately not here: how rows got into a table (`store`, `log`), sockets, wire formats, rendering of
+//! values (the edges do that from [`ResultColumn`]), native JSON queries, statements that change data.
 
+pub mod catalog;
+pub mod error;
+pub mod limits;
+pub mod request;
+pub mod result;
+pub mod service;
+
+pub use catalog::{Catalog, SegmentRow, ServerRow};
+pub use error::{Position, QueryError, QueryErrorKind};
+pub use limits::QueryLimits;
+pub use request::{Dialect, Parameter, QueryRequest};
+pub use result::{Description, QueryStream, ResultColumn, StatementTag};
+pub use service::{CancelOutcome, QueryInfo, QueryService, QueryState};
