@@ -1,0 +1,118 @@
+//! The log as the rest of the server sees it: cheap to clone, async, bounded.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, mpsc};
+
+use base::{Offset, Tick, TopicPartition};
+use bytes::Bytes;
+use log::{Appended, PartitionConfig, Reader};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use super::{Append, COMMANDS_MAX, Command, LogsError, QUEUED_KIB_MAX};
+use crate::node::Acks;
+
+/// Readers and committed offsets of the open partitions, shared with the owner thread.
+#[derive(Default)]
+pub(super) struct Open {
+    pub partitions: RwLock<BTreeMap<TopicPartition, (Reader, watch::Receiver<Offset>)>>,
+}
+
+#[derive(Clone)]
+pub struct LogsHandle {
+    commands: mpsc::Sender<Command>,
+    open: Arc<Open>,
+    places: Arc<Semaphore>,
+    kibs: Arc<Semaphore>,
+}
+
+impl LogsHandle {
+    pub(super) fn new(commands: mpsc::Sender<Command>, open: Arc<Open>) -> Self {
+        Self {
+            commands,
+            open,
+            places: Arc::new(Semaphore::new(COMMANDS_MAX)),
+            kibs: Arc::new(Semaphore::new(QUEUED_KIB_MAX)),
+        }
+    }
+
+    /// Opens a partition, made if it is absent. Answers its committed offset as it changes.
+    pub async fn open(
+        &self,
+        partition: TopicPartition,
+        config: PartitionConfig,
+    ) -> Result<watch::Receiver<Offset>, LogsError> {
+        self.ask(|reply| Command::Open { partition, config, reply }).await
+    }
+
+    pub fn configure(&self, partition: TopicPartition, config: PartitionConfig) {
+        self.tell(Command::Configure { partition, config });
+    }
+
+    /// Appends; answers as `acks` says, by `deadline`. Waits for a place in the queue no longer than that.
+    pub async fn append(
+        &self,
+        partition: TopicPartition,
+        batches: Bytes,
+        acks: Acks,
+        deadline: Tick,
+    ) -> Result<Appended, LogsError> {
+        let kibs = u32::try_from(batches.len().div_ceil(1024).clamp(1, QUEUED_KIB_MAX)).unwrap_or(1);
+        let place = self.places.clone().acquire_owned();
+        let bytes = self.kibs.clone().acquire_many_owned(kibs);
+        let left = std::time::Duration::from_millis(deadline.since(crate::node::time::now()));
+        let permits = tokio::time::timeout(left, async { Ok::<_, LogsError>([closed(place.await)?, closed(bytes.await)?]) });
+        let permits = permits.await.map_err(|_| LogsError::Busy)??;
+        let (reply, answer) = oneshot::channel();
+        let append = Append { partition, batches, acks, deadline, reply };
+        self.commands.send(Command::Append { append, permits }).map_err(|_| LogsError::Closed)?;
+        answer.await.map_err(|_| LogsError::Closed)?
+    }
+
+    /// Records above `floor` are kept whatever retention says.
+    pub fn set_floor(&self, partition: TopicPartition, floor: Option<Offset>) {
+        self.tell(Command::SetFloor { partition, floor });
+    }
+
+    pub async fn delete_before(&self, partition: TopicPartition, before: Offset) -> Result<Offset, LogsError> {
+        self.ask(|reply| Command::DeleteBefore { partition, before, reply }).await
+    }
+
+    /// Removes a partition and its files. Only for a topic that has a tombstone.
+    pub async fn delete(&self, partition: TopicPartition) -> Result<(), LogsError> {
+        self.ask(|reply| Command::Delete { partition, reply }).await
+    }
+
+    /// Reads beside the owner thread.
+    pub fn reader(&self, partition: TopicPartition) -> Option<Reader> {
+        self.open.partitions.read().unwrap_or_else(PoisonError::into_inner).get(&partition).map(|(reader, _)| reader.clone())
+    }
+
+    /// Changes whenever the partition's committed offset does.
+    pub fn committed(&self, partition: TopicPartition) -> Option<watch::Receiver<Offset>> {
+        self.open.partitions.read().unwrap_or_else(PoisonError::into_inner).get(&partition).map(|(_, signal)| signal.clone())
+    }
+
+    /// Flushes everything and ends the threads.
+    pub async fn close(&self) -> Result<(), LogsError> {
+        self.ask(|reply| Command::Close { reply }).await
+    }
+
+    fn tell(&self, command: Command) {
+        if self.commands.send(command).is_err() {
+            tracing::debug!("the log is closed; a setting came too late");
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(super::Reply<T>) -> Command) -> Result<T, LogsError> {
+        let place = closed(self.places.clone().acquire_owned().await)?;
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).map_err(|_| LogsError::Closed)?;
+        let answer = answer.await.map_err(|_| LogsError::Closed)?;
+        drop(place);
+        answer
+    }
+}
+
+fn closed<T>(permit: Result<T, tokio::sync::AcquireError>) -> Result<T, LogsError> {
+    permit.map_err(|_| LogsError::Closed)
+}

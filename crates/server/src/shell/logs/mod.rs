@@ -1,0 +1,113 @@
+//! The thread that owns the partitions of one disk, and the thread that makes their bytes durable.
+//!
+//! ```text
+//! LogsHandle --Command--> owner thread: append (write) --FlushJob of every dirty partition--> flusher: fdatasync
+//!     ^                        |   acks=1 answered here                                          |
+//!     +------ answer ----------+<------------------- acks=all answered here <--------- Flushed --+
+//! ```
+//!
+//! Group commit needs no timer: while one flush is under way, appends gather; the next flush takes all of them,
+//! whichever partitions they are in. Appends that nobody waits for (acks 0 and 1) are flushed within
+//! `flush_interval`.
+//!
+//! What always holds: an acks=all waiter is answered `Ok` only after the fdatasync that covers it; every waiter is
+//! answered by its deadline; after a failed fsync this disk takes no write until the process is restarted.
+
+mod handle;
+mod owner;
+#[cfg(test)]
+mod tests;
+mod waiters;
+
+use std::sync::Arc;
+
+use base::disk::{Disk, DiskError};
+use base::{NodeId, Offset, Tick, TopicPartition};
+use bytes::Bytes;
+use log::{AppendError, Appended, DeleteError, FlushDone, OpenError, PartitionConfig};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+
+use crate::node::Acks;
+use crate::node::findings::Findings;
+
+pub use handle::LogsHandle;
+pub use owner::start;
+
+/// Commands waiting for the owner thread.
+const COMMANDS_MAX: usize = 16_384;
+/// Bytes of batches waiting for the owner thread, in KiB.
+const QUEUED_KIB_MAX: usize = 256 << 10;
+/// Commands taken in one go before flushes and timers get their turn.
+const DRAIN_MAX: usize = 1_024;
+/// Longest sleep of the owner thread without a command.
+const IDLE_MS: u64 = 50;
+/// How often free space is looked at.
+const SPACE_CHECK_MS: u64 = 250;
+/// How often retention runs.
+const RETENTION_MS: u64 = 5_000;
+
+/// How the log of one disk behaves.
+#[derive(Clone, Debug)]
+pub struct LogsConfig {
+    pub node: NodeId,
+    /// Longest time an acks=1 record stays without fsync.
+    pub flush_interval_ms: u64,
+    /// Below this much free space appends are refused; above one and a half times it they are taken again.
+    pub reserve_bytes: u64,
+}
+
+/// Why the log did not do what it was asked.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum LogsError {
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Delete(#[from] DeleteError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("partition {0} is not on this node")]
+    Unknown(TopicPartition),
+    #[error("partition {partition} could not be opened: {reason}")]
+    Broken { partition: TopicPartition, reason: String },
+    /// Written, but not durable in time: the outcome is unknown to the client, who retries.
+    #[error("the write was not durable within its deadline; it may still become so: retry")]
+    Timeout,
+    #[error("the log's queue is full ({COMMANDS_MAX} requests or {QUEUED_KIB_MAX} KiB): retry")]
+    Busy,
+    #[error("the log is closed")]
+    Closed,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, LogsError>>;
+
+/// What the owner thread is asked. The permit is the command's place in the queue; dropping it frees the place.
+enum Command {
+    Open { partition: TopicPartition, config: PartitionConfig, reply: Reply<watch::Receiver<Offset>> },
+    Configure { partition: TopicPartition, config: PartitionConfig },
+    Append { append: Append, permits: [OwnedSemaphorePermit; 2] },
+    SetFloor { partition: TopicPartition, floor: Option<Offset> },
+    DeleteBefore { partition: TopicPartition, before: Offset, reply: Reply<Offset> },
+    /// Forgets the partition and removes its files: its topic has a tombstone.
+    Delete { partition: TopicPartition, reply: Reply<()> },
+    Flushed(Vec<(TopicPartition, Result<FlushDone, DiskError>)>),
+    /// Flush everything, leave clean marks, end the threads.
+    Close { reply: Reply<()> },
+}
+
+struct Append {
+    partition: TopicPartition,
+    batches: Bytes,
+    acks: Acks,
+    deadline: Tick,
+    reply: Reply<Appended>,
+}
+
+/// What [`start`] needs.
+pub struct Start {
+    pub disk: Arc<dyn Disk>,
+    pub hard: log::HardStates,
+    pub config: LogsConfig,
+    pub findings: Arc<Findings>,
+}
