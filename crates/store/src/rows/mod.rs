@@ -1,1 +1,3 @@
-//! rows
+//! Records' bytes -> cells -> column buffers.
+
+pub mod timestamp;

@@ -1,1 +1,1 @@
-//! seal
+//! When live rows become a segment, and the file it becomes.
