@@ -1,1 +1,45 @@
+//! Consensus behind one door: tick, step, propose, ready. Knows no topic and no segment.
+//!
+//! ```text
+//!            propose(data)                   ready() -> Ready { entries, hard_state, messages, committed }
+//! caller ------------------> Group<Storage> ------------------------------------------------> caller
+//!            step(message), tick()                  written(n)    after the entries are readable in Storage
+//!                                                   persisted(n)  after they survive a crash
+//!                                                   applied(i)    after the committed ones took effect
+//! ```
+//!
+//! [`Group`] is one Raft group. One voter or many: the same calls in the same order, so replication adds
+//! voters and no second path. Its duties for the caller, in this order, for each [`Ready`]:
+//!
+//! 1. send `messages`; install `snapshot`; write `entries` and `hard_state` to the storage; call
+//!    [`Group::written`]; nothing else may be called on the group before that;
+//! 2. after an fsync that covers them, call [`Group::persisted`] and only then send `messages_after_persist`;
+//! 3. let the `committed` entries take effect, in order, and call [`Group::applied`].
+//!
+//! What always holds: an entry is handed out as committed once, in order, only after it is durable here and
+//! on a majority; for the same seed and the same calls everything handed out is the same; types of the crate
+//! `raft` never leave this one.
+//!
+//! Two stores on [`base::disk::Disk`] for those who bring none: [`Journal`], the log, snapshots and hard
+//! state of one group, and [`HardStates`], the hard states of many groups whose logs live elsewhere. Their
+//! files are drawn in docs/formats/control-journal.md and docs/formats/hard-state.md.
+//!
+//! Deliberately not here yet: a [`Message`] has no wire format and a membership change cannot be proposed.
+//! Both belong to replication between nodes.
 
+mod error;
+mod frames;
+mod group;
+mod hard_state;
+mod journal;
+mod message;
+mod storage;
+mod types;
+
+pub use error::{JournalError, ProposeError, QuorumError, StorageError};
+pub use group::{Group, GroupConfig};
+pub use hard_state::{GroupKey, HardStates};
+pub use journal::{Journal, Recovered};
+pub use message::Message;
+pub use storage::{Initial, Storage};
+pub use types::{Entry, HardState, Payload, Ready, Role, Snapshot};

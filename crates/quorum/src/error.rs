@@ -1,0 +1,81 @@
+//! What can go wrong; each variant says what the caller may do next.
+
+use base::disk::DiskError;
+use base::{LogIndex, NodeId};
+
+/// Why a storage did not give what was asked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Below the first index; a snapshot has it. Normal.
+    #[error("the log no longer has this index; the snapshot does")]
+    Compacted,
+    /// Not there, or not now. Ask again later.
+    #[error("the log does not have this index")]
+    Unavailable,
+    /// The bytes are wrong. The group stops: repair it from its peers or a backup.
+    #[error("the log is damaged: {0}")]
+    Corrupt(String),
+}
+
+/// Why a proposal was not taken. Nothing was proposed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// Propose to `leader`, or wait for one.
+    #[error("{}", not_leader(*leader))]
+    NotLeader { leader: Option<NodeId> },
+    /// Too much is waiting to be committed. Try again when some of it is.
+    #[error("{uncommitted_bytes} bytes wait to be committed already; propose again when some are")]
+    Busy { uncommitted_bytes: usize },
+    /// The storage failed; the group stands still until it is opened again.
+    #[error("the group stopped: {0}")]
+    Stopped(StorageError),
+}
+
+fn not_leader(leader: Option<NodeId>) -> String {
+    match leader {
+        Some(node) => format!("node {node} leads this group; propose there"),
+        None => "this group has no leader now; try again after an election".to_owned(),
+    }
+}
+
+/// Why a group could not be opened or a message was refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum QuorumError {
+    /// The configuration is wrong. Correct it.
+    #[error("group configuration: {0}")]
+    Config(String),
+    /// The storage contradicts itself. Do not run this group on it.
+    #[error("the stored group contradicts itself: {0}")]
+    Inconsistent(String),
+    /// The storage failed; the group stands still until it is opened again.
+    #[error("the group stopped: {0}")]
+    Stopped(StorageError),
+    /// The message makes no sense here. It was dropped and changed nothing.
+    #[error("message from node {from} dropped: {what}")]
+    BadMessage { from: NodeId, what: String },
+    /// The log ends below what the leader knows to be committed here: this disk lost what it had
+    /// acknowledged. Do not vote with it; join again as a new replica.
+    #[error("node {from} says {commit} is committed here but the log ends at {last}: this disk has lost entries")]
+    LostEntries { from: NodeId, commit: LogIndex, last: LogIndex },
+}
+
+/// Why a journal refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The disk refused. After [`DiskError::Full`] nothing was written: try again when there is room. After
+    /// any other the journal is stopped; open it again.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Bytes that were durable have changed. Nothing was touched: restore the file or repair from a peer.
+    #[error("{path}: damaged at byte {position}: {what}; restore it from a backup or another replica")]
+    Damaged { path: String, position: u64, what: String },
+    /// Written by a later version. Start that version.
+    #[error("{path}: format version {version}, this program reads up to {readable}; start a newer one")]
+    Version { path: String, version: u32, readable: u32 },
+    /// One entry or snapshot is larger than the format allows. Refuse it.
+    #[error("{bytes} bytes do not fit into one frame of at most {bytes_max}")]
+    TooLarge { bytes: usize, bytes_max: usize },
+    /// An earlier error left the file's content unknown. Open the journal again.
+    #[error("stopped after an earlier error: {0}")]
+    Stopped(DiskError),
+}

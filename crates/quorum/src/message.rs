@@ -1,0 +1,75 @@
+//! A message between the members of a group.
+
+use std::fmt;
+
+use base::{NodeId, Term};
+use raft::eraftpb::{self, MessageType};
+
+/// What one member tells another. Opaque: carry it and give it to [`crate::Group::step`] of its receiver.
+#[derive(Clone, PartialEq)]
+pub struct Message(pub(crate) eraftpb::Message);
+
+impl Message {
+    #[must_use]
+    pub fn from(&self) -> NodeId {
+        node(self.0.from)
+    }
+
+    #[must_use]
+    pub fn to(&self) -> NodeId {
+        node(self.0.to)
+    }
+
+    #[must_use]
+    pub fn term(&self) -> Term {
+        Term(self.0.term)
+    }
+}
+
+/// As a line of a trace: `1 -> 2 append term 1 after 0/0 entries 1..2 commit 0`.
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let m = &self.0;
+        write!(f, "{} -> {} ", m.from, m.to)?;
+        let (index, log_term, commit) = (m.index, m.log_term, m.commit);
+        match m.get_msg_type() {
+            MessageType::MsgAppend => {
+                write!(f, "append term {} after {log_term}/{index}", m.term)?;
+                if let (Some(first), Some(last)) = (m.entries.first(), m.entries.last()) {
+                    write!(f, " entries {}..={}", first.index, last.index)?;
+                }
+                write!(f, " commit {commit}")
+            }
+            MessageType::MsgAppendResponse if m.reject => {
+                write!(f, "append refused term {} at {index}, try {log_term}/{}", m.term, m.reject_hint)
+            }
+            MessageType::MsgAppendResponse => write!(f, "appended term {} up to {index}", m.term),
+            MessageType::MsgRequestPreVote => write!(f, "would you vote term {} last {log_term}/{index}", m.term),
+            MessageType::MsgRequestVote => write!(f, "vote for me term {} last {log_term}/{index}", m.term),
+            MessageType::MsgRequestPreVoteResponse => write!(f, "would vote {} term {}", yes(!m.reject), m.term),
+            MessageType::MsgRequestVoteResponse => write!(f, "vote {} term {}", yes(!m.reject), m.term),
+            MessageType::MsgHeartbeat => write!(f, "heartbeat term {} commit {commit}", m.term),
+            MessageType::MsgHeartbeatResponse => write!(f, "heartbeat heard term {}", m.term),
+            MessageType::MsgSnapshot => {
+                let meta = m.get_snapshot().get_metadata();
+                write!(f, "snapshot term {} at {}/{}", m.term, meta.term, meta.index)
+            }
+            other => write!(f, "{other:?} term {}", m.term),
+        }
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Message({self})")
+    }
+}
+
+const fn yes(granted: bool) -> &'static str {
+    if granted { "yes" } else { "no" }
+}
+
+/// Node ids are u32 everywhere outside `raft`; the group checks that at the door.
+pub(crate) fn node(id: u64) -> NodeId {
+    NodeId(u32::try_from(id).unwrap_or(u32::MAX))
+}
