@@ -113,12 +113,13 @@ impl<S: Storage> Group<S> {
         if self.node.raft.state != StateRole::Leader || self.node.raft.lead_transferee.is_some() {
             return Err(ProposeError::NotLeader { leader: self.leader().filter(|leader| *leader != self.config.node) });
         }
-        let mut entry = eraftpb::Entry::default();
-        entry.data = data;
-        let mut message = eraftpb::Message::default();
-        message.set_msg_type(MessageType::MsgPropose);
-        message.from = self.node.raft.id;
-        message.set_entries(vec![entry].into());
+        let entry = eraftpb::Entry { data, ..eraftpb::Entry::default() };
+        let message = eraftpb::Message {
+            msg_type: MessageType::MsgPropose,
+            from: self.node.raft.id,
+            entries: vec![entry].into(),
+            ..eraftpb::Message::default()
+        };
         self.node
             .raft
             .step(message)
@@ -137,7 +138,7 @@ impl<S: Storage> Group<S> {
         if self.fault().is_some() {
             return None;
         }
-        let ready = self.to_ready(&mut raft_ready, &committed);
+        let ready = self.hand_out(&mut raft_ready, &committed);
         self.pending = Some(raft_ready);
         Some(ready)
     }
@@ -215,7 +216,7 @@ impl<S: Storage> Group<S> {
         &mut self.node.mut_store().storage
     }
 
-    fn to_ready(&mut self, raft_ready: &mut raft::Ready, committed: &[eraftpb::Entry]) -> Ready {
+    fn hand_out(&mut self, raft_ready: &mut raft::Ready, committed: &[eraftpb::Entry]) -> Ready {
         let entries = raft_ready.take_entries();
         let snapshot = (!raft_ready.snapshot().is_empty()).then(|| from_raft_snapshot(raft_ready.snapshot()));
         let adapter = self.node.mut_store();

@@ -45,8 +45,7 @@ pub struct Recovered {
     /// True if there was nothing: the journal was created.
     pub created: bool,
     /// What the state machine starts from; entries above it come back as committed.
-    pub snapshot: Option<Bytes>,
-    pub snapshot_index: LogIndex,
+    pub snapshot: Option<Snapshot>,
     /// Entries above the snapshot.
     pub entries: usize,
     /// Bytes of a write that had not been synced, cut off.
@@ -75,8 +74,7 @@ impl Journal {
         let Content { snapshot, hard_state, entries } = content;
         let recovered = Recovered {
             created: false,
-            snapshot: (snapshot.index > LogIndex::ZERO).then(|| snapshot.data.clone()),
-            snapshot_index: snapshot.index,
+            snapshot: (snapshot.index > LogIndex::ZERO).then(|| snapshot.clone()),
             entries: entries.len(),
             truncated_bytes,
         };
@@ -179,8 +177,7 @@ impl Journal {
         let frames = file_content(&snapshot, &hard_state, std::iter::empty())?;
         let file = FrameFile::install(&*disk, dir, KIND, (number, 0), frames)?;
         let (dir, entries) = (dir.to_owned(), VecDeque::new());
-        let recovered =
-            Recovered { created: true, snapshot: None, snapshot_index: LogIndex::ZERO, entries: 0, truncated_bytes: 0 };
+        let recovered = Recovered { created: true, snapshot: None, entries: 0, truncated_bytes: 0 };
         Ok((Self { disk, dir, file, number, snapshot, hard_state, entries }, recovered))
     }
 

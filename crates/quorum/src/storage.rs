@@ -170,9 +170,7 @@ impl<S: Storage> raft::Storage for Adapter<S> {
 }
 
 pub(crate) fn to_raft_entry(entry: Entry) -> eraftpb::Entry {
-    let mut raft_entry = eraftpb::Entry::default();
-    raft_entry.term = entry.term.0;
-    raft_entry.index = entry.index.0;
+    let mut raft_entry = eraftpb::Entry { term: entry.term.0, index: entry.index.0, ..eraftpb::Entry::default() };
     match entry.payload {
         Payload::Empty => {}
         Payload::Data(data) => raft_entry.data = data,
@@ -195,11 +193,12 @@ pub(crate) fn from_raft_entry(entry: &eraftpb::Entry) -> Entry {
 }
 
 fn to_raft_hard_state(state: &HardState) -> eraftpb::HardState {
-    let mut raft_state = eraftpb::HardState::default();
-    raft_state.term = state.term.0;
-    raft_state.vote = state.vote.map_or(0, |node| u64::from(node.0));
-    raft_state.commit = state.commit.0;
-    raft_state
+    eraftpb::HardState {
+        term: state.term.0,
+        vote: state.vote.map_or(0, |node| u64::from(node.0)),
+        commit: state.commit.0,
+        ..eraftpb::HardState::default()
+    }
 }
 
 pub(crate) fn from_raft_hard_state(state: &eraftpb::HardState) -> HardState {
@@ -216,8 +215,7 @@ fn to_conf_state(voters: &[NodeId], learners: &[NodeId]) -> eraftpb::ConfState {
 }
 
 fn to_raft_snapshot(snapshot: &Snapshot) -> eraftpb::Snapshot {
-    let mut raft_snapshot = eraftpb::Snapshot::default();
-    raft_snapshot.data = snapshot.data.clone();
+    let mut raft_snapshot = eraftpb::Snapshot { data: snapshot.data.clone(), ..eraftpb::Snapshot::default() };
     let metadata = raft_snapshot.mut_metadata();
     metadata.index = snapshot.index.0;
     metadata.term = snapshot.term.0;
