@@ -9,9 +9,9 @@ use arrow::array::{
     LargeBinaryArray, LargeStringArray, OffsetSizeTrait, PrimitiveArray, StringArray, StringViewArray, StructArray,
 };
 use arrow::datatypes::{
-    ArrowNativeType, ArrowPrimitiveType, DataType, Date32Type, Date64Type, Float32Type, Float64Type, Int8Type,
-    Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, DataType, Date32Type, Date64Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
@@ -331,7 +331,8 @@ mod tests {
 
     #[test]
     fn a_sliced_column_keeps_its_rows() {
-        let lists = ListArray::from_iter_primitive::<I32, _, _>(vec![Some(vec![Some(1)]), Some(vec![Some(2), Some(3)])]);
+        let lists =
+            ListArray::from_iter_primitive::<I32, _, _>(vec![Some(vec![Some(1)]), Some(vec![Some(2), Some(3)])]);
         let sliced = lists.slice(1, 1);
         let cells = Cells::new(&sliced);
         let Cell::List(only) = cells.cell(0) else { panic!("not a list") };

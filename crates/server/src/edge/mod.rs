@@ -2,6 +2,8 @@
 //!
 //! Nothing here decides anything about the product: a rule found here is in the wrong room.
 
+pub mod cells;
 pub mod http;
 pub mod kafka;
 pub mod postgres;
+pub mod socket;

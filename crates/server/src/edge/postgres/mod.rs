@@ -1,1 +1,5 @@
-//! Published by its owner.
+//! The PostgreSQL edge.
+
+pub mod limits;
+pub mod statements;
+pub mod wire;

@@ -1,0 +1,79 @@
+//! Connections: accepted up to a bound, each with limits on its headers and on how long it may stall.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use super::limits::{
+    CONNECTIONS_MAX, DRAIN_TIMEOUT, HEADER_BYTES_MAX, HEADER_READ_TIMEOUT, HEADERS_MAX, WRITE_STALL_TIMEOUT,
+};
+use crate::edge::socket::Patient;
+
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 21\r\n\r\ntoo many connections\n";
+
+/// Serves `router` until `stop` is done, then lets open connections finish for [`DRAIN_TIMEOUT`].
+pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (stopping, stopped) = watch::channel(false);
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, or the peer left already: give the others time to close.
+                tracing::warn!(%error, "http: accept failed");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            tokio::spawn(refuse(stream));
+            continue;
+        };
+        let router = router.clone();
+        let stopped = stopped.clone();
+        tokio::spawn(async move {
+            if let Err(error) = connection(stream, router, stopped).await {
+                tracing::debug!(%peer, %error, "http: connection ended");
+            }
+            drop(slot);
+        });
+    }
+    let _ = stopping.send(true);
+    let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, slots.acquire_many(all)).await;
+}
+
+async fn refuse(mut stream: TcpStream) {
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), stream.write_all(TOO_MANY)).await;
+}
+
+async fn connection(stream: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) -> Result<(), hyper::Error> {
+    // Answers are whole chunks; waiting for more of them only delays.
+    let _ = stream.set_nodelay(true);
+    let service = TowerToHyperService::new(router);
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(Patient::new(stream, WRITE_STALL_TIMEOUT)), service);
+    let mut served = pin!(served);
+    tokio::select! {
+        result = served.as_mut() => return result,
+        _ = stopped.wait_for(|stop| *stop) => served.as_mut().graceful_shutdown(),
+    }
+    served.await
+}
