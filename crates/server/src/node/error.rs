@@ -2,6 +2,9 @@
 
 use base::disk::DiskError;
 
+use crate::shell::logs::LogsError;
+use crate::shell::meta::MetaError;
+
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum NodeError {
     #[error("topic {0} does not exist: create it, or turn log.auto_create_topics on")]
@@ -13,7 +16,16 @@ pub enum NodeError {
     #[error(transparent)]
     Refused(#[from] control::Refused),
     #[error(transparent)]
+    Propose(quorum::ProposeError),
+    #[error("metadata cannot be changed now: {0}")]
+    ControlStopped(String),
+    #[error(transparent)]
     Append(#[from] log::AppendError),
+    #[error(transparent)]
+    Delete(#[from] log::DeleteError),
+    /// A partition that could not be opened.
+    #[error("partition {partition} is not served: {reason}")]
+    Broken { partition: String, reason: String },
     /// The outcome is unknown: retry.
     #[error("{what} was not done within {waited_ms} ms; it may still happen: retry")]
     Timeout { what: &'static str, waited_ms: u64 },
@@ -28,4 +40,30 @@ pub enum NodeError {
     Stopping,
     #[error("{0}")]
     Internal(String),
+}
+
+impl From<MetaError> for NodeError {
+    fn from(error: MetaError) -> Self {
+        match error {
+            MetaError::Refused(refused) => Self::Refused(refused),
+            MetaError::Propose(error) => Self::Propose(error),
+            MetaError::Stopped(cause) => Self::ControlStopped(cause),
+        }
+    }
+}
+
+impl From<LogsError> for NodeError {
+    fn from(error: LogsError) -> Self {
+        match error {
+            LogsError::Append(error) => Self::Append(error),
+            LogsError::Delete(error) => Self::Delete(error),
+            LogsError::Open(error) => Self::Internal(error.to_string()),
+            LogsError::Disk(error) => Self::Disk(error),
+            LogsError::Unknown(partition) => Self::UnknownPartition(partition.to_string()),
+            LogsError::Broken { partition, reason } => Self::Broken { partition: partition.to_string(), reason },
+            LogsError::Timeout => Self::Timeout { what: "making the write durable", waited_ms: 0 },
+            LogsError::Busy => Self::Busy { what: "the log's queue", bound: error.to_string() },
+            LogsError::Closed => Self::Stopping,
+        }
+    }
 }

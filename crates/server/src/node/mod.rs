@@ -11,20 +11,31 @@
 pub mod error;
 pub mod findings;
 pub mod groups;
+mod identity;
+mod serve;
+mod start;
 pub mod tables;
 pub mod time;
+mod topics;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{Offset, ProducerEpoch, ProducerId, Tick, TopicPartition};
 use bytes::Bytes;
-use control::{Applied, Command, State, Topic};
+use control::{Applied, Command, State, TableId, TableMode, Topic};
+use store::spec::TableSpec;
+use uuid::Uuid;
 
 use crate::config::Config;
+use crate::shell::logs::LogsHandle;
+use crate::shell::meta::MetaHandle;
+use tables::{TableStatus, Tables};
 
 pub use error::NodeError;
-pub use findings::Finding;
+pub use findings::{Finding, Findings};
+pub use serve::serve;
 
 /// When a producer is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,9 +48,22 @@ pub enum Acks {
     All,
 }
 
+/// Longest wait for a new table to begin on this node.
+const TABLE_BEGINS: Duration = Duration::from_secs(10);
+/// Longest wait of a query for tables that still catch up after a restart.
+const CATCH_UP: Duration = Duration::from_secs(30);
+
 /// A node that serves. Shared by every edge as `Arc<Node>`.
 pub struct Node {
     config: Arc<Config>,
+    meta: MetaHandle,
+    logs: LogsHandle,
+    groups: groups::Groups,
+    tables: Arc<Tables>,
+    query: query::QueryService,
+    findings: Arc<Findings>,
+    producer_ids: tokio::sync::Mutex<topics::ProducerIds>,
+    started: Tick,
 }
 
 impl Node {
@@ -49,105 +73,160 @@ impl Node {
 
     /// The metadata as of the last applied command. Cheap.
     pub fn state(&self) -> Arc<State> {
-        unimplemented!()
+        self.meta.state()
     }
 
     /// Proposes to group 0; answers when the command has been committed and applied here.
-    pub async fn propose(&self, _command: Command) -> Result<Applied, NodeError> {
-        unimplemented!()
+    pub async fn propose(&self, command: Command) -> Result<Applied, NodeError> {
+        Ok(self.meta.propose(command).await?)
     }
 
     /// Appends record batches to a partition; answers as `acks` says. `deadline` is on [`time::now`]'s clock.
     pub async fn append(
         &self,
-        _partition: TopicPartition,
-        _batches: Bytes,
-        _acks: Acks,
-        _deadline: Tick,
+        partition: TopicPartition,
+        batches: Bytes,
+        acks: Acks,
+        deadline: Tick,
     ) -> Result<log::Appended, NodeError> {
-        unimplemented!()
+        Ok(self.logs.append(partition, batches, acks, deadline).await?)
     }
 
     /// Reads beside the log's thread. `None`: no such partition on this node.
-    pub fn reader(&self, _partition: TopicPartition) -> Option<log::Reader> {
-        unimplemented!()
+    pub fn reader(&self, partition: TopicPartition) -> Option<log::Reader> {
+        self.logs.reader(partition)
     }
 
     /// Changes when the partition's committed offset does: what a waiting fetch waits on.
-    pub fn committed_signal(&self, _partition: TopicPartition) -> Option<tokio::sync::watch::Receiver<Offset>> {
-        unimplemented!()
-    }
-
-    /// The topic, created with defaults if it is absent and `log.auto_create_topics` is on.
-    pub async fn ensure_topic(&self, _name: &str) -> Result<Arc<Topic>, NodeError> {
-        unimplemented!()
-    }
-
-    /// Creates a topic and opens its partitions.
-    pub async fn create_topic(
-        &self,
-        _name: &str,
-        _partitions: i32,
-        _config: BTreeMap<String, String>,
-    ) -> Result<Arc<Topic>, NodeError> {
-        unimplemented!()
-    }
-
-    /// Deletes a topic and then its data.
-    pub async fn delete_topic(&self, _name: &str) -> Result<(), NodeError> {
-        unimplemented!()
+    pub fn committed_signal(&self, partition: TopicPartition) -> Option<tokio::sync::watch::Receiver<Offset>> {
+        self.logs.committed(partition)
     }
 
     /// DeleteRecords: forgets everything below `before`; answers the new start.
-    pub async fn delete_records(&self, _partition: TopicPartition, _before: Offset) -> Result<Offset, NodeError> {
-        unimplemented!()
+    pub async fn delete_records(&self, partition: TopicPartition, before: Offset) -> Result<Offset, NodeError> {
+        Ok(self.logs.delete_before(partition, before).await?)
     }
 
     /// A producer id for an idempotent producer, with epoch zero.
     pub async fn init_producer_id(&self) -> Result<(ProducerId, ProducerEpoch), NodeError> {
-        unimplemented!()
+        let mut block = self.producer_ids.lock().await;
+        Ok((block.next(&self.meta).await?, ProducerEpoch(0)))
     }
 
     /// One consumer-group request.
-    pub async fn group(&self, _request: log::groups::Request) -> log::groups::Response {
-        unimplemented!()
+    pub async fn group(&self, request: log::groups::Request) -> log::groups::Response {
+        self.groups.request(request).await
     }
 
+    /// The query room. Wait for [`Node::ready_for_queries`] first.
     pub fn query(&self) -> &query::QueryService {
-        unimplemented!()
+        &self.query
     }
 
-    /// Creates a streaming table, and its topic if that is absent.
-    pub async fn create_table(&self, _spec: store::spec::TableSpec) -> Result<(), NodeError> {
-        unimplemented!()
+    /// Waits until every table holds what was committed when the node started, so that no answer misses rows.
+    ///
+    /// # Errors
+    /// [`NodeError::Timeout`] if they do not within 30 seconds.
+    pub async fn ready_for_queries(&self) -> Result<(), NodeError> {
+        if self.tables.caught_up(CATCH_UP).await {
+            return Ok(());
+        }
+        let waited_ms = u64::try_from(CATCH_UP.as_millis()).unwrap_or(u64::MAX);
+        Err(NodeError::Timeout { what: "reading the log's tail after the restart", waited_ms })
+    }
+
+    /// Tables that still catch up after the start. Empty: queries are answered at once.
+    pub fn tables_behind(&self) -> Vec<String> {
+        self.tables.behind()
+    }
+
+    /// Creates a streaming table and its topic if that is absent; a table of that name gets the new spec.
+    pub async fn create_table(&self, spec: TableSpec) -> Result<(), NodeError> {
+        spec.check().map_err(|error| NodeError::Invalid(error.to_string()))?;
+        let topic = self.topic_for_table(&spec.topic).await?;
+        if let Some(table) = self.state().table_named(&spec.name).cloned() {
+            if table.topic != topic.id {
+                return Err(NodeError::Invalid(format!(
+                    "table {} reads another topic; drop it before it is made to read {}",
+                    spec.name, spec.topic
+                )));
+            }
+            return self.propose(Command::SetTableSpec { id: table.id, spec: spec.to_json() }).await.map(drop);
+        }
+        let schema = serde_json::to_string(&spec.initial_schema()).map_err(|error| NodeError::Internal(error.to_string()))?;
+        let id = TableId(Uuid::new_v4());
+        let begin = if spec.use_earliest_offset { BTreeMap::new() } else { self.ends_of(&topic) };
+        self.propose(Command::CreateTable {
+            id,
+            name: spec.name.clone(),
+            topic: topic.id,
+            spec: spec.to_json(),
+            schema,
+            begin,
+            created: time::wall(),
+        })
+        .await?;
+        self.await_table(|tables| tables.all().iter().any(|table| table.id == id)).await
     }
 
     /// Drops a table and its segments; the topic stays.
-    pub async fn drop_table(&self, _name: &str) -> Result<(), NodeError> {
-        unimplemented!()
+    pub async fn drop_table(&self, name: &str) -> Result<(), NodeError> {
+        let table = self.state().table_named(name).cloned().ok_or_else(|| NodeError::UnknownTable(name.into()))?;
+        self.propose(Command::DropTable { id: table.id }).await?;
+        self.await_table(|tables| tables.all().iter().all(|running| running.id != table.id)).await
     }
 
     /// Stops (or starts again) a table's reading. What it has stays queryable.
-    pub async fn set_suspended(&self, _name: &str, _suspended: bool) -> Result<(), NodeError> {
-        unimplemented!()
+    pub async fn set_suspended(&self, name: &str, suspended: bool) -> Result<(), NodeError> {
+        let unknown = || NodeError::UnknownTable(name.into());
+        let table = self.tables.named(name).ok_or_else(unknown)?;
+        if suspended {
+            self.tables.suspend(&table).await?;
+        }
+        let mode = if suspended { TableMode::Suspended } else { TableMode::Running };
+        self.propose(Command::SetTableMode { id: table.id, mode }).await.map(drop)
     }
 
     /// Every table with its counters.
-    pub fn tables(&self) -> Vec<tables::TableStatus> {
-        unimplemented!()
+    pub fn tables(&self) -> Vec<TableStatus> {
+        self.tables.all().iter().map(|table| table.status(self.tables.deps())).collect()
     }
 
-    pub fn table(&self, _name: &str) -> Option<tables::TableStatus> {
-        unimplemented!()
+    pub fn table(&self, name: &str) -> Option<TableStatus> {
+        self.tables.named(name).map(|table| table.status(self.tables.deps()))
     }
 
     /// What is wrong right now, worst first. Empty: all is well.
     pub fn findings(&self) -> Vec<Finding> {
-        unimplemented!()
+        self.findings.list()
     }
 
     /// Milliseconds since this node began to serve.
     pub fn uptime_ms(&self) -> u64 {
-        unimplemented!()
+        time::now().since(self.started)
+    }
+
+    /// Flushes and ends what has threads of its own.
+    pub async fn close(&self) {
+        if let Err(error) = self.logs.close().await {
+            tracing::error!(%error, "the log did not close cleanly; the next start recovers it");
+        }
+        self.meta.close().await;
+    }
+
+    async fn await_table(&self, done: impl Fn(&Tables) -> bool) -> Result<(), NodeError> {
+        let waited = tokio::time::timeout(TABLE_BEGINS, async {
+            while !done(&self.tables) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let waited_ms = u64::try_from(TABLE_BEGINS.as_millis()).unwrap_or(u64::MAX);
+        waited.await.map_err(|_| NodeError::Timeout { what: "the table's change on this node", waited_ms })
+    }
+
+    fn ends_of(&self, topic: &Topic) -> BTreeMap<base::PartitionIndex, Offset> {
+        let partitions = (0..topic.partitions).map(base::PartitionIndex);
+        let end = |partition| self.reader(TopicPartition { topic: topic.id, partition }).map(|reader| reader.end());
+        partitions.filter_map(|partition| Some((partition, end(partition)?))).collect()
     }
 }

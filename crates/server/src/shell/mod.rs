@@ -4,6 +4,7 @@
 //! waits for the answer, with a deadline. Queues are bounded in items and bytes; a full one is answered with
 //! `Busy`, never by waiting without end.
 
+pub mod deep;
 pub mod disk;
 pub mod logs;
 pub mod meta;

@@ -1,0 +1,85 @@
+//! Who this data folder belongs to: one process at a time, one node for ever.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use base::{DiskId, NodeId};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+const LOCK: &str = "lock";
+const IDENTITY: &str = "node.json";
+
+/// Why the folder cannot be used. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("{0} is in use by another process; stop that one or choose another node.data_dir")]
+    InUse(PathBuf),
+    #[error("{path} belongs to node {found}, but this is configured as node {configured}: correct node.id or node.data_dir")]
+    OtherNode { path: PathBuf, found: NodeId, configured: NodeId },
+    #[error("{path} is damaged: {cause}; restore it from a copy of the folder")]
+    Damaged { path: PathBuf, cause: String },
+    #[error("{0}: {1}")]
+    Io(PathBuf, std::io::Error),
+}
+
+/// What is written into a new data folder.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    pub node: NodeId,
+    pub disk: DiskId,
+    /// Of the folder's layout.
+    pub layout: u32,
+}
+
+const LAYOUT: u32 = 1;
+
+/// The folder, held until this is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    pub path: PathBuf,
+    pub identity: Identity,
+    _lock: File,
+}
+
+/// Takes the folder for this process; writes its identity if it is new, compares it if it is not.
+pub fn claim(path: &Path, node: NodeId) -> Result<DataDir, IdentityError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |error| IdentityError::Io(path, error)
+    };
+    fs::create_dir_all(path).map_err(io(path))?;
+    let lock_path = path.join(LOCK);
+    let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(io(&lock_path))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| IdentityError::InUse(path.to_owned()))?;
+    let file = path.join(IDENTITY);
+    let identity = match fs::read(&file) {
+        Ok(bytes) => serde_json::from_slice::<Identity>(&bytes)
+            .map_err(|error| IdentityError::Damaged { path: file.clone(), cause: error.to_string() })?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let identity = Identity { node, disk: DiskId(Uuid::new_v4()), layout: LAYOUT };
+            write_durably(&file, &identity).map_err(io(&file))?;
+            identity
+        }
+        Err(error) => return Err(io(&file)(error)),
+    };
+    if identity.node != node {
+        return Err(IdentityError::OtherNode { path: path.to_owned(), found: identity.node, configured: node });
+    }
+    if identity.layout != LAYOUT {
+        let cause = format!("its layout is {}, this build knows {LAYOUT}", identity.layout);
+        return Err(IdentityError::Damaged { path: file, cause });
+    }
+    Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+}
+
+fn write_durably(path: &Path, identity: &Identity) -> std::io::Result<()> {
+    let unfinished = path.with_extension("part");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(&serde_json::to_vec_pretty(identity)?)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}

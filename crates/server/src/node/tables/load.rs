@@ -1,0 +1,144 @@
+//! Column files on this node: written when a segment is sealed or fetched, mapped when it is opened.
+//!
+//! A column file is a cache of the Parquet file in deep storage: never synced, checked when it is opened, made
+//! again when it is absent or damaged.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use control::{Segment as Published, SegmentId, Table};
+use store::dictionary::TableDictionary;
+use store::interval::Interval;
+use store::segment::Segment;
+
+use super::Deps;
+use super::runtime::{Loaded, TableRuntime};
+use crate::node::findings::{Finding, Severity};
+use crate::node::time;
+
+/// Opens every visible segment of a table; those that cannot be had are noted as missing and raised.
+pub async fn load_segments(table: &Arc<TableRuntime>, known: &Table, deps: &Arc<Deps>) {
+    let mut loading = tokio::task::JoinSet::new();
+    for segment in known.visible_segments() {
+        let (table, deps, segment) = (Arc::clone(table), Arc::clone(deps), segment.clone());
+        loading.spawn(async move {
+            let loaded = load(&table, &segment, &deps).await;
+            (segment, loaded)
+        });
+    }
+    while let Some(joined) = loading.join_next().await {
+        let Ok((segment, loaded)) = joined else { continue };
+        let mut core = table.core();
+        match loaded {
+            Ok(loaded) => {
+                if let Some((_, greatest)) = loaded.segment.time_range() {
+                    core.newest = core.newest.max(Some(base::Timestamp(greatest)));
+                }
+                core.segments.insert(segment.id, loaded);
+            }
+            Err(cause) => {
+                core.missing.insert(segment.id, cause.clone());
+                drop(core);
+                deps.findings.raise(&format!("{}/{}", table.name, segment.id), missing(&table.name, &segment, cause));
+            }
+        }
+    }
+}
+
+fn missing(table: &str, segment: &Published, cause: String) -> Finding {
+    Finding {
+        code: "segment-missing",
+        severity: Severity::Critical,
+        title: format!("segment {} of table {table} cannot be opened", segment.id),
+        since: time::wall(),
+        impact: vec!["query"],
+        cause,
+        action: format!("restore {} in deep storage and restart the node", segment.path),
+    }
+}
+
+/// Opens one segment from its column file, or from deep storage if that is absent or damaged.
+async fn load(table: &Arc<TableRuntime>, segment: &Published, deps: &Arc<Deps>) -> Result<Loaded, String> {
+    let worker = deps.workers.clone().acquire_owned().await.map_err(|error| error.to_string())?;
+    let path = column_file(deps, table, segment.id);
+    let dictionary = Arc::clone(&table.dictionary);
+    let opened = {
+        let path = path.clone();
+        blocking(move || open_file(&path, &dictionary)).await
+    };
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(cause) => {
+            tracing::info!(table = %table.name, segment = %segment.id, %cause, "fetching the segment from deep storage");
+            let parquet = deps.deep.get(&segment.path).await.map_err(|error| error.to_string())?;
+            let found = base::checksum::crc32c(&parquet);
+            if found != segment.checksum {
+                return Err(format!("{}: checksum {found:#010x}, expected {:#010x}", segment.path, segment.checksum));
+            }
+            let dictionary = Arc::clone(&table.dictionary);
+            blocking(move || {
+                let file = Segment::from_parquet(parquet).map_err(|error| error.to_string())?;
+                write_and_open(&path, &file, &dictionary)
+            })
+            .await?
+        }
+    };
+    drop(worker);
+    Ok(Loaded {
+        rows: opened.rows() as u64,
+        segment: Arc::new(opened),
+        interval: Interval { start: segment.interval.start, end: segment.interval.end },
+    })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+pub fn column_file(deps: &Deps, table: &TableRuntime, segment: SegmentId) -> PathBuf {
+    deps.config.segments_dir.join(table.id.to_string()).join(format!("{segment}.col"))
+}
+
+/// Writes a column file under a temporary name, renames it and opens it.
+pub fn write_and_open(path: &std::path::Path, file: &[u8], dictionary: &TableDictionary) -> Result<Segment, String> {
+    let write = || -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let unfinished = path.with_extension("part");
+        std::fs::write(&unfinished, file)?;
+        std::fs::rename(&unfinished, path)
+    };
+    write().map_err(|error| format!("{}: {error}", path.display()))?;
+    open_file(path, dictionary)
+}
+
+fn open_file(path: &std::path::Path, dictionary: &TableDictionary) -> Result<Segment, String> {
+    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let file = std::fs::File::open(path).map_err(|error| told(&error))?;
+    #[expect(unsafe_code, reason = "a memory map; see SAFETY")]
+    // SAFETY: column files are written once under another name, never changed after the rename, and only this
+    // process, which holds the lock of the data folder, removes them; a removed file stays mapped.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| told(&error))?;
+    Segment::open(Bytes::from_owner(map), dictionary).map_err(|error| told(&error))
+}
+
+/// After a committed DropTable: its column files and its objects in deep storage go.
+pub async fn remove_files(table: &TableRuntime, deps: &Deps) {
+    let folder = deps.config.segments_dir.join(table.id.to_string());
+    if let Err(error) = std::fs::remove_dir_all(&folder)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(table = %table.name, %error, "column files of a dropped table are left behind");
+    }
+    let segments: Vec<SegmentId> = {
+        let core = table.core();
+        core.segments.keys().chain(core.missing.keys()).copied().collect()
+    };
+    for id in segments {
+        if let Err(error) = deps.deep.delete(&super::seal::deep_key(table, id)).await {
+            tracing::warn!(table = %table.name, segment = %id, %error, "a file of a dropped table is left in deep storage");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The tables of this node: rows on their way from the log to segments, and what queries see of them.
+//!
+//! ```text
+//! log --committed--> reader (one task a partition): decode, rows --> live chunks      queryable
+//!                                                                      | seal: time chunks, Parquet, column file
+//!                                       deep storage, durable <--------+
+//!                                       PublishSegments, committed
+//!                                       live rows out, segments in, under one lock    queryable, once
+//! ```
+//!
+//! What always holds: a row is in the live rows or in a published segment, never in both and never in
+//! neither, in every snapshot; a partition is sealed by one task at a time; live memory has a bound, at which
+//! the largest partition is sealed early and readers wait.
+
+mod catalog;
+mod load;
+mod reader;
+mod runtime;
+mod seal;
+mod status;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use base::{PartitionIndex, TopicId, TopicPartition};
+use control::{State, Table, TableId, TableMode};
+use tokio::sync::Semaphore;
+
+use crate::node::findings::{Finding, Findings, Severity};
+use crate::node::time;
+use crate::shell::deep::DeepStorage;
+use crate::shell::logs::LogsHandle;
+use crate::shell::meta::MetaHandle;
+
+pub use catalog::NodeCatalog;
+pub use runtime::TableRuntime;
+pub use status::{DeadLetterSample, IngestCounters, IngestRates, PartitionStatus, TableStatus};
+
+/// Bounds of all tables together, from the configuration.
+#[derive(Clone, Debug)]
+pub struct TablesConfig {
+    pub segment_rows_max: u64,
+    pub segment_age_ms_max: u64,
+    pub live_bytes_max: u64,
+    /// Where column files are kept.
+    pub segments_dir: PathBuf,
+    /// Threads that parse, seal and load.
+    pub threads: usize,
+}
+
+/// What every table's tasks work with.
+pub struct Deps {
+    pub config: TablesConfig,
+    pub meta: MetaHandle,
+    pub logs: LogsHandle,
+    pub deep: DeepStorage,
+    pub findings: Arc<Findings>,
+    /// One permit per thread that may parse, seal or load at the same time.
+    pub workers: Arc<Semaphore>,
+}
+
+/// Every table of the node.
+pub struct Tables {
+    deps: Arc<Deps>,
+    running: RwLock<BTreeMap<TableId, Arc<TableRuntime>>>,
+}
+
+impl Tables {
+    pub fn new(deps: Deps) -> Self {
+        Self { deps: Arc::new(deps), running: RwLock::default() }
+    }
+
+    /// Opens the tables there are and follows the metadata from then on. Returns when the segments of the tables
+    /// that exist now are loaded; their live rows catch up in the background.
+    pub async fn start(self: &Arc<Self>) {
+        let mut changes = self.deps.meta.watch();
+        let state = Arc::clone(&changes.borrow_and_update());
+        self.reconcile(&state, true).await;
+        let tables = Arc::clone(self);
+        tokio::spawn(async move {
+            while changes.changed().await.is_ok() {
+                let state = Arc::clone(&changes.borrow_and_update());
+                tables.reconcile(&state, false).await;
+            }
+        });
+        let tables = Arc::clone(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                tables.all().iter().for_each(|table| table.measure());
+                tables.relieve_memory();
+            }
+        });
+    }
+
+    pub fn all(&self) -> Vec<Arc<TableRuntime>> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub fn named(&self, name: &str) -> Option<Arc<TableRuntime>> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        running.values().find(|table| &*table.name == name).cloned()
+    }
+
+    /// Waits until every table holds what was committed when the node started. False: not within `patience`.
+    pub async fn caught_up(&self, patience: Duration) -> bool {
+        let all = async {
+            for table in self.all() {
+                table.caught_up().await;
+            }
+        };
+        tokio::time::timeout(patience, all).await.is_ok()
+    }
+
+    /// Tables whose live rows have not caught up yet, for messages.
+    pub fn behind(&self) -> Vec<String> {
+        self.all().iter().filter(|table| !table.is_caught_up()).map(|table| table.name.to_string()).collect()
+    }
+
+    /// Stops a table's reading after sealing what it holds, so that nothing queryable vanishes at a restart.
+    pub async fn suspend(&self, table: &Arc<TableRuntime>) -> Result<(), crate::node::NodeError> {
+        table.set_paused(true);
+        for partition in table.partition_indexes() {
+            seal::seal(table, partition, &self.deps).await.map_err(crate::node::NodeError::Internal)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what runs agree with `state`: new tables begin, dropped ones end, modes and partitions follow.
+    async fn reconcile(&self, state: &State, at_start: bool) {
+        let known: Vec<TableId> = self.all().iter().map(|table| table.id).collect();
+        for id in known.iter().filter(|id| !state.tables.contains_key(id)) {
+            let gone = self.running.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+            if let Some(table) = gone {
+                table.stop();
+                load::remove_files(&table, &self.deps).await;
+            }
+        }
+        for table in state.tables.values() {
+            match self.runtime(table.id) {
+                Some(running) => running.set_paused(table.mode == TableMode::Suspended),
+                None => self.begin(table, state, at_start).await,
+            }
+            if let (Some(running), Some(topic)) = (self.runtime(table.id), state.topics.get(&table.topic)) {
+                for index in 0..topic.partitions {
+                    running.begin_partition(PartitionIndex(index), table, at_start, &self.deps);
+                }
+            }
+        }
+        self.set_floors(state);
+    }
+
+    fn runtime(&self, id: TableId) -> Option<Arc<TableRuntime>> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    async fn begin(&self, table: &Table, state: &State, at_start: bool) {
+        match TableRuntime::new(table, state) {
+            Ok(runtime) => {
+                let runtime = Arc::new(runtime);
+                if at_start || !table.segments.is_empty() {
+                    load::load_segments(&runtime, table, &self.deps).await;
+                }
+                self.running.write().unwrap_or_else(PoisonError::into_inner).insert(table.id, runtime);
+            }
+            Err(cause) => self.deps.findings.raise(
+                &table.name,
+                Finding {
+                    code: "table-unreadable",
+                    severity: Severity::Critical,
+                    title: format!("table {} cannot be opened", table.name),
+                    since: time::wall(),
+                    impact: vec!["ingest", "query"],
+                    cause,
+                    action: "run the release that made the table, or drop it and create it again".into(),
+                },
+            ),
+        }
+    }
+
+    /// The log keeps, per partition, what some table has not published yet.
+    fn set_floors(&self, state: &State) {
+        let mut floors: BTreeMap<TopicPartition, base::Offset> = BTreeMap::new();
+        for table in state.tables.values() {
+            let partitions = state.topics.get(&table.topic).map_or(0, |topic| topic.partitions);
+            for partition in (0..partitions).map(PartitionIndex) {
+                let published = table.published(partition);
+                let floor = floors.entry(at(table.topic, partition)).or_insert(published);
+                *floor = (*floor).min(published);
+            }
+        }
+        for topic in state.topics.values() {
+            for partition in (0..topic.partitions).map(PartitionIndex) {
+                let key = at(topic.id, partition);
+                self.deps.logs.set_floor(key, floors.get(&key).copied());
+            }
+        }
+    }
+
+    /// Above the bound of live memory the partition with the most rows is sealed early.
+    fn relieve_memory(&self) {
+        let tables = self.all();
+        let held: u64 = tables.iter().map(|table| table.live_bytes()).sum();
+        if held <= self.deps.config.live_bytes_max / 2 {
+            return;
+        }
+        let largest = tables.iter().filter_map(|table| table.largest_partition().map(|found| (found, table)));
+        if let Some(((_, partition), table)) = largest.max_by_key(|((rows, _), _)| *rows) {
+            seal::spawn(table, partition, &self.deps);
+        }
+    }
+
+    /// Live rows of all tables, in bytes.
+    pub fn live_bytes(&self) -> u64 {
+        self.all().iter().map(|table| table.live_bytes()).sum()
+    }
+
+    pub fn deps(&self) -> &Arc<Deps> {
+        &self.deps
+    }
+}
+
+fn at(topic: TopicId, partition: PartitionIndex) -> TopicPartition {
+    TopicPartition { topic, partition }
+}

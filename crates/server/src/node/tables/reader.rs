@@ -1,0 +1,244 @@
+//! One task a partition: committed batches in, live rows out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::batch::BatchHeader;
+use base::{Offset, PartitionIndex, batch, records};
+use log::{ReadError, ReadLimit, Reader};
+use store::ingest::Ingestor;
+
+use super::runtime::{Core, TableRuntime};
+use super::status::DeadLetterSample;
+use super::{Deps, seal};
+use crate::node::findings::{Finding, Severity};
+use crate::node::time;
+
+/// Bytes of log taken in one step: a step holds a worker for some tens of milliseconds.
+const STEP_BYTES_MAX: usize = 4 << 20;
+/// Between looks at the clock for sealing by age.
+const IDLE: Duration = Duration::from_millis(500);
+/// Pause after a step that failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// Bytes of a dead letter that are shown.
+const SAMPLE_BYTES_MAX: usize = 256;
+
+/// Reads until the table is dropped or the node ends.
+pub async fn run(table: Arc<TableRuntime>, partition: PartitionIndex, deps: Arc<Deps>) {
+    let (mut stop, mut paused) = (table.stop_signal(), table.paused_signal());
+    let Some((reader, mut committed)) = opened(&table, partition, &deps).await else { return };
+    let mut ingestor = Ingestor::new(Arc::clone(&table.spec), &table.core().schema, partition);
+    while !*stop.borrow_and_update() {
+        if table.seal_is_due(partition, &deps) {
+            seal::spawn(&table, partition, &deps);
+        }
+        let next = table.core().partitions.get(&partition).map_or(Offset::ZERO, |place| place.next);
+        let idle = *paused.borrow_and_update() || next >= *committed.borrow_and_update() || is_memory_full(&table, &deps);
+        if idle {
+            tokio::select! {
+                _ = stop.changed() => {}
+                _ = paused.changed() => {}
+                changed = committed.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(IDLE) => {}
+            }
+            continue;
+        }
+        let Ok(worker) = deps.workers.clone().acquire_owned().await else { return };
+        let (step_table, step_reader) = (Arc::clone(&table), reader.clone());
+        let step = tokio::task::spawn_blocking(move || {
+            let result = step(&step_table, partition, &mut ingestor, &step_reader, next);
+            drop(worker);
+            (ingestor, result)
+        });
+        match step.await {
+            Ok((back, result)) => {
+                ingestor = back;
+                if !report(&table, &deps, result) {
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+            Err(error) => {
+                report(&table, &deps, Err(format!("a bug stopped the reader: {error}")));
+                return;
+            }
+        }
+    }
+}
+
+/// The partition's reader and committed offset, once the log has opened it.
+async fn opened(
+    table: &TableRuntime,
+    partition: PartitionIndex,
+    deps: &Deps,
+) -> Option<(Reader, tokio::sync::watch::Receiver<Offset>)> {
+    let mut stop = table.stop_signal();
+    while !*stop.borrow_and_update() {
+        let at = table.at(partition);
+        if let (Some(reader), Some(committed)) = (deps.logs.reader(at), deps.logs.committed(at)) {
+            return Some((reader, committed));
+        }
+        tokio::time::sleep(IDLE / 10).await;
+    }
+    None
+}
+
+/// Above the bound readers wait until something was sealed; a partition without live rows may always go on.
+fn is_memory_full(table: &TableRuntime, deps: &Deps) -> bool {
+    table.live_bytes() > deps.config.live_bytes_max
+}
+
+/// Says in the table's status and in a finding why it does not go on; true if it does.
+fn report(table: &TableRuntime, deps: &Deps, result: Result<(), String>) -> bool {
+    let code = "ingest-stopped";
+    match result {
+        Ok(()) => {
+            if table.core().trouble.take().is_some() {
+                deps.findings.clear(code, &table.name);
+            }
+            true
+        }
+        Err(cause) => {
+            table.core().trouble = Some(cause.clone());
+            deps.findings.raise(
+                &table.name,
+                Finding {
+                    code,
+                    severity: Severity::Critical,
+                    title: format!("table {} takes in no rows", table.name),
+                    since: time::wall(),
+                    impact: vec!["ingest"],
+                    cause,
+                    action: "see the cause; reading is tried again every second and goes on where it stopped".into(),
+                },
+            );
+            false
+        }
+    }
+}
+
+/// Takes in the batches from `from` on, up to [`STEP_BYTES_MAX`].
+fn step(
+    table: &TableRuntime,
+    partition: PartitionIndex,
+    ingestor: &mut Ingestor,
+    reader: &Reader,
+    from: Offset,
+) -> Result<(), String> {
+    let fetched = match reader.read(from, STEP_BYTES_MAX, ReadLimit::Committed) {
+        Ok(fetched) => fetched,
+        // Records were deleted by hand before the table read them: go on where the log begins now.
+        Err(ReadError::OutOfRange { start, .. }) if start > from => {
+            tracing::warn!(table = %table.name, %partition, %from, %start, "records were deleted before they were read");
+            return skip(table, partition, from, start);
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    if fetched.next <= from {
+        return Ok(());
+    }
+    let wall = time::wall();
+    let mut tally = Tally::default();
+    for item in batch::split(&fetched.bytes) {
+        let (header, bytes) = item.map_err(|error| format!("offset {from}: {error}"))?;
+        if header.is_control() {
+            continue;
+        }
+        tally.bytes += bytes.len() as u64;
+        match records::decode(&bytes) {
+            Ok(decoded) => tally.add(partition, &ingestor.push_batch(wall, &decoded)),
+            Err(error) => tally.undecodable(partition, &header, &error.to_string()),
+        }
+    }
+    let rows = ingestor.take_rows();
+    let mut guard = table.core();
+    let core = &mut *guard;
+    tally.book(core);
+    let range = from..fetched.next;
+    let before = core.live.partition_rows(partition);
+    if let Some((rows, _)) = &rows {
+        core.schema = merged(core, ingestor)?;
+        core.live.push(partition, range, rows).map_err(|error| error.to_string())?;
+        core.newest = core.newest.max(newest(rows));
+    } else {
+        let none = arrow::record_batch::RecordBatch::new_empty(core.schema.arrow());
+        core.live.push(partition, range, &none).map_err(|error| error.to_string())?;
+    }
+    advance(table, core, partition, fetched.next, before == 0);
+    Ok(())
+}
+
+fn skip(table: &TableRuntime, partition: PartitionIndex, from: Offset, to: Offset) -> Result<(), String> {
+    let mut guard = table.core();
+    let core = &mut *guard;
+    let none = arrow::record_batch::RecordBatch::new_empty(core.schema.arrow());
+    core.live.push(partition, from..to, &none).map_err(|error| error.to_string())?;
+    advance(table, core, partition, to, false);
+    Ok(())
+}
+
+fn advance(table: &TableRuntime, core: &mut Core, partition: PartitionIndex, next: Offset, was_empty: bool) {
+    if let Some(place) = core.partitions.get_mut(&partition) {
+        place.next = next;
+        if was_empty || place.live_since.is_none() {
+            place.live_since = Some(time::now());
+        }
+    }
+    table.note_progress(core, partition);
+}
+
+fn merged(core: &Core, ingestor: &Ingestor) -> Result<Arc<store::schema::TableSchema>, String> {
+    let seen = ingestor.schema();
+    if *seen == *core.schema {
+        return Ok(Arc::clone(&core.schema));
+    }
+    core.schema.merge(&seen).map(Arc::new).map_err(|error| error.to_string())
+}
+
+fn newest(rows: &arrow::record_batch::RecordBatch) -> Option<base::Timestamp> {
+    let times = rows.column_by_name(store::schema::TIME_COLUMN)?;
+    let times = times.as_any().downcast_ref::<arrow::array::TimestampMillisecondArray>()?;
+    arrow::compute::max(times).map(base::Timestamp)
+}
+
+/// What one step brought, booked under the lock at its end.
+#[derive(Default)]
+struct Tally {
+    rows: u64,
+    bytes: u64,
+    unparseable: u64,
+    thrown_away: u64,
+    dead: Vec<DeadLetterSample>,
+}
+
+impl Tally {
+    fn add(&mut self, partition: PartitionIndex, outcome: &store::ingest::BatchOutcome) {
+        self.rows += outcome.accepted;
+        self.unparseable += outcome.unparseable;
+        self.thrown_away += outcome.filtered_late + outcome.filtered_early;
+        self.dead.extend(outcome.dead.iter().map(|letter| DeadLetterSample {
+            partition,
+            offset: letter.offset,
+            reason: letter.detail.clone(),
+            sample: String::from_utf8_lossy(&letter.sample[..letter.sample.len().min(SAMPLE_BYTES_MAX)]).into_owned(),
+        }));
+    }
+
+    /// A batch whose checksum is right and whose records cannot be read: all of them are dead letters.
+    fn undecodable(&mut self, partition: PartitionIndex, header: &BatchHeader, cause: &str) {
+        self.unparseable += u64::try_from(header.record_count).unwrap_or(0);
+        self.dead.push(DeadLetterSample {
+            partition,
+            offset: header.base_offset,
+            reason: format!("{} records cannot be read: {cause}", header.record_count),
+            sample: String::new(),
+        });
+    }
+
+    fn book(self, core: &mut Core) {
+        core.counters.rows += self.rows;
+        core.counters.bytes += self.bytes;
+        core.counters.unparseable += self.unparseable;
+        core.counters.thrown_away += self.thrown_away;
+        self.dead.into_iter().for_each(|letter| TableRuntime::keep_dead_letter(core, letter));
+    }
+}

@@ -1,0 +1,305 @@
+//! One table while it runs: its live rows, its loaded segments, its counters, behind one lock.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base::{Offset, PartitionIndex, Tick, Timestamp, TopicId, TopicPartition};
+use control::{SegmentId, State, Table, TableId, TableMode};
+use store::dictionary::TableDictionary;
+use store::live::LiveTable;
+use store::schema::TableSchema;
+use store::segment::Segment;
+use store::snapshot::{SnapshotSegment, TableSnapshot};
+use store::spec::TableSpec;
+use tokio::sync::watch;
+
+use super::status::{DeadLetterSample, IngestCounters, IngestRates, PartitionStatus, TableStatus};
+use super::{Deps, reader};
+use crate::node::time;
+
+/// Dead letters shown; the newest stay.
+const DEAD_LETTERS_MAX: usize = 100;
+/// Windows of the moving averages, as Druid names them, in seconds.
+const RATE_WINDOWS: [(&str, f64); 3] = [("1m", 60.0), ("5m", 300.0), ("15m", 900.0)];
+
+/// A published segment that is open here.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub segment: Arc<Segment>,
+    pub interval: store::interval::Interval,
+    pub rows: u64,
+}
+
+/// Where one partition's reading stands.
+#[derive(Clone, Debug)]
+pub struct PartitionPlace {
+    /// First offset that is not queryable yet.
+    pub next: Offset,
+    pub published: Offset,
+    /// When the oldest live row came in.
+    pub live_since: Option<Tick>,
+    pub sealing: bool,
+    /// Set at the node's start: until `next` is there, the table is behind.
+    pub behind_until: Option<Offset>,
+}
+
+pub(super) struct Core {
+    pub schema: Arc<TableSchema>,
+    pub live: LiveTable,
+    pub segments: BTreeMap<SegmentId, Loaded>,
+    /// Published segments that could not be opened here, with the reason: queries over them must fail.
+    pub missing: BTreeMap<SegmentId, String>,
+    pub partitions: BTreeMap<PartitionIndex, PartitionPlace>,
+    pub counters: IngestCounters,
+    pub dead: VecDeque<DeadLetterSample>,
+    pub newest: Option<Timestamp>,
+    pub trouble: Option<String>,
+    measured: IngestCounters,
+    rates: BTreeMap<&'static str, IngestRates>,
+}
+
+/// A table that runs on this node.
+pub struct TableRuntime {
+    pub id: TableId,
+    pub name: Arc<str>,
+    pub topic: TopicId,
+    pub topic_name: String,
+    pub spec: Arc<TableSpec>,
+    pub created: Timestamp,
+    pub dictionary: Arc<TableDictionary>,
+    core: Mutex<Core>,
+    begun: Mutex<BTreeSet<PartitionIndex>>,
+    stopped: watch::Sender<bool>,
+    paused: watch::Sender<bool>,
+    behind: watch::Sender<bool>,
+}
+
+impl TableRuntime {
+    pub fn new(table: &Table, state: &State) -> Result<Self, String> {
+        let spec: TableSpec = serde_json::from_str(&table.spec).map_err(|error| format!("its spec: {error}"))?;
+        let schema: TableSchema = serde_json::from_str(&table.schema).map_err(|error| format!("its schema: {error}"))?;
+        let topic_name = state.topics.get(&table.topic).map_or_else(|| spec.topic.clone(), |topic| topic.name.clone());
+        let dictionary = Arc::new(TableDictionary::new());
+        let core = Core {
+            schema: Arc::new(schema),
+            live: LiveTable::new(Arc::clone(&dictionary)),
+            segments: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            partitions: BTreeMap::new(),
+            counters: IngestCounters::default(),
+            dead: VecDeque::new(),
+            newest: None,
+            trouble: None,
+            measured: IngestCounters::default(),
+            rates: RATE_WINDOWS.iter().map(|(name, _)| (*name, IngestRates::default())).collect(),
+        };
+        Ok(Self {
+            id: table.id,
+            name: table.name.as_str().into(),
+            topic: table.topic,
+            topic_name,
+            spec: Arc::new(spec),
+            created: table.created,
+            dictionary,
+            core: Mutex::new(core),
+            begun: Mutex::default(),
+            stopped: watch::channel(false).0,
+            paused: watch::channel(table.mode == TableMode::Suspended).0,
+            behind: watch::channel(false).0,
+        })
+    }
+
+    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn at(&self, partition: PartitionIndex) -> TopicPartition {
+        TopicPartition { topic: self.topic, partition }
+    }
+
+    /// Starts reading a partition, once.
+    pub(super) fn begin_partition(
+        self: &Arc<Self>,
+        partition: PartitionIndex,
+        table: &Table,
+        at_start: bool,
+        deps: &Arc<Deps>,
+    ) {
+        if !self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(partition) {
+            return;
+        }
+        let published = table.published(partition);
+        let committed = deps.logs.committed(self.at(partition)).map(|signal| *signal.borrow());
+        let behind_until = committed.filter(|committed| at_start && *committed > published && !self.is_paused());
+        let place = PartitionPlace { next: published, published, live_since: None, sealing: false, behind_until };
+        self.core().partitions.insert(partition, place);
+        if behind_until.is_some() {
+            self.behind.send_replace(true);
+        }
+        tokio::spawn(reader::run(Arc::clone(self), partition, Arc::clone(deps)));
+    }
+
+    /// Called after each step of a reader: is the table still behind?
+    pub(super) fn note_progress(&self, core: &mut Core, partition: PartitionIndex) {
+        if let Some(place) = core.partitions.get_mut(&partition)
+            && place.behind_until.is_some_and(|until| place.next >= until)
+        {
+            place.behind_until = None;
+            if core.partitions.values().all(|place| place.behind_until.is_none()) {
+                self.behind.send_replace(false);
+            }
+        }
+    }
+
+    pub fn is_caught_up(&self) -> bool {
+        !*self.behind.borrow()
+    }
+
+    pub async fn caught_up(&self) {
+        drop(self.behind.subscribe().wait_for(|behind| !behind).await);
+    }
+
+    pub fn is_paused(&self) -> bool {
+        *self.paused.borrow()
+    }
+
+    pub fn set_paused(&self, paused: bool) {
+        self.paused.send_if_modified(|before| std::mem::replace(before, paused) != paused);
+    }
+
+    pub(super) fn paused_signal(&self) -> watch::Receiver<bool> {
+        self.paused.subscribe()
+    }
+
+    pub fn stop(&self) {
+        self.stopped.send_replace(true);
+    }
+
+    pub(super) fn stop_signal(&self) -> watch::Receiver<bool> {
+        self.stopped.subscribe()
+    }
+
+    pub fn partition_indexes(&self) -> Vec<PartitionIndex> {
+        self.core().partitions.keys().copied().collect()
+    }
+
+    pub fn live_bytes(&self) -> u64 {
+        self.core().live.memory_bytes() as u64
+    }
+
+    /// The partition with the most live rows that is not being sealed.
+    pub(super) fn largest_partition(&self) -> Option<(u64, PartitionIndex)> {
+        let core = self.core();
+        let idle = core.partitions.iter().filter(|(_, place)| !place.sealing);
+        idle.map(|(index, _)| (core.live.partition_rows(*index), *index)).filter(|(rows, _)| *rows > 0).max()
+    }
+
+    pub(super) fn keep_dead_letter(core: &mut Core, letter: DeadLetterSample) {
+        if core.dead.len() == DEAD_LETTERS_MAX {
+            core.dead.pop_front();
+        }
+        core.dead.push_back(letter);
+    }
+
+    /// Everything a query needs of the table, at this moment.
+    pub fn snapshot(&self) -> TableSnapshot {
+        let core = self.core();
+        let published = core.segments.iter().map(|(id, loaded)| SnapshotSegment {
+            id: id.to_string(),
+            interval: loaded.interval,
+            rows: loaded.rows,
+            segment: Arc::clone(&loaded.segment),
+            live: false,
+        });
+        let live = core.live.snapshot().into_iter().filter_map(|chunk| {
+            let (least, greatest) = chunk.segment.time_range()?;
+            Some(SnapshotSegment {
+                id: format!("live-{}-{}-{}", chunk.partition, chunk.offsets.start, chunk.offsets.end),
+                interval: store::interval::Interval { start: Timestamp(least), end: Timestamp(greatest.saturating_add(1)) },
+                rows: chunk.segment.rows() as u64,
+                segment: chunk.segment,
+                live: true,
+            })
+        });
+        let segments = published.chain(live).collect();
+        TableSnapshot {
+            table: Arc::clone(&self.name),
+            schema: Arc::clone(&core.schema),
+            dictionary: Arc::clone(&self.dictionary),
+            segments,
+        }
+    }
+
+    /// Why the table cannot be queried, if a published segment is not open here.
+    pub fn missing(&self) -> Option<String> {
+        let core = self.core();
+        let (id, cause) = core.missing.first_key_value()?;
+        Some(format!("{} segments of table {} are missing; the first is {id}: {cause}", core.missing.len(), self.name))
+    }
+
+    pub fn status(&self, deps: &Deps) -> TableStatus {
+        let core = self.core();
+        let partitions = core.partitions.iter().map(|(index, place)| PartitionStatus {
+            partition: *index,
+            next: place.next,
+            published: place.published,
+            committed: deps.logs.committed(self.at(*index)).map_or(place.next, |signal| *signal.borrow()),
+        });
+        let state = deps.meta.state();
+        let segment_bytes = state.tables.get(&self.id).map_or(0, |table| table.segments.values().map(|s| s.size_bytes).sum());
+        TableStatus {
+            name: self.name.to_string(),
+            topic: self.topic_name.clone(),
+            spec: (*self.spec).clone(),
+            suspended: self.is_paused(),
+            created: self.created,
+            segments: core.segments.len() + core.missing.len(),
+            segment_rows: core.segments.values().map(|loaded| loaded.rows).sum(),
+            segment_bytes,
+            live_rows: core.live.rows(),
+            live_bytes: core.live.memory_bytes() as u64,
+            newest: core.newest,
+            partitions: partitions.collect(),
+            counters: core.counters,
+            rates: core.rates.clone(),
+            dead_letters: core.dead.iter().cloned().collect(),
+            trouble: core.trouble.clone(),
+        }
+    }
+
+    /// Moves the averages on; called once a second.
+    pub(super) fn measure(&self) {
+        let mut core = self.core();
+        let (now, before) = (core.counters, core.measured);
+        core.measured = now;
+        for (name, seconds) in RATE_WINDOWS {
+            let keep = (-1.0 / seconds).exp();
+            let Some(rates) = core.rates.get_mut(name) else { continue };
+            let mix = |old: f64, now: u64, before: u64| old * keep + as_f64(now.saturating_sub(before)) * (1.0 - keep);
+            *rates = IngestRates {
+                processed: mix(rates.processed, now.rows, before.rows),
+                processed_bytes: mix(rates.processed_bytes, now.bytes, before.bytes),
+                unparseable: mix(rates.unparseable, now.unparseable, before.unparseable),
+                thrown_away: mix(rates.thrown_away, now.thrown_away, before.thrown_away),
+            };
+        }
+    }
+
+    /// True if this partition should be sealed now.
+    pub(super) fn seal_is_due(&self, partition: PartitionIndex, deps: &Deps) -> bool {
+        let core = self.core();
+        let Some(place) = core.partitions.get(&partition).filter(|place| !place.sealing) else { return false };
+        if place.next == place.published {
+            return false;
+        }
+        let rows_max = self.spec.tuning.rows_per_segment_max.min(deps.config.segment_rows_max);
+        let age_max = deps.config.segment_age_ms_max;
+        core.live.partition_rows(partition) >= rows_max
+            || place.live_since.is_some_and(|since| time::now().since(since) >= age_max)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
