@@ -251,7 +251,7 @@ impl PeriodGranularity {
         let date = Civil::from_days(local.div_euclid(DAY_MS));
         let between = (date.year - start.year) * 12 + i64::from(date.month) - i64::from(start.month);
         let steps = between.div_euclid(months);
-        let at = |steps: i64| start.plus_months(steps * months).millis() + of_day;
+        let at = |steps: i64| start.plus_months(steps.saturating_mul(months)).millis().saturating_add(of_day);
         let local_start = if at(steps) > local { at(steps - 1) } else { at(steps) };
         self.zone.to_utc(local_start)
     }
@@ -265,7 +265,7 @@ impl PeriodGranularity {
             None => 0,
         };
         let step = days.saturating_mul(DAY_MS);
-        self.zone.to_utc(local - local.saturating_sub(origin).rem_euclid(step))
+        self.zone.to_utc(local.saturating_sub(local.saturating_sub(origin).rem_euclid(step)))
     }
 
     fn floor_millis(&self, time: i64, millis: i64) -> i64 {
@@ -274,7 +274,7 @@ impl PeriodGranularity {
             None if single => {
                 let offset = self.zone.offset_ms(time);
                 let local = time.saturating_add(offset);
-                local - local.rem_euclid(millis) - offset
+                local.saturating_sub(local.rem_euclid(millis)).saturating_sub(offset)
             }
             origin => {
                 let origin = origin.map_or_else(|| self.zone.to_utc(0), |origin| origin.0);

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::calendar::{CalendarError, Zone, clip, format_iso, parse_iso};
 use crate::granularity::Period;
 
-/// `[start, end)`. `start <= end`; equal means empty.
+/// `[start, end)`. Holds nothing unless `start < end`; [`Interval::new`] refuses an end before the start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Interval {
-    start: Timestamp,
-    end: Timestamp,
+    pub start: Timestamp,
+    /// The first instant that is not in it.
+    pub end: Timestamp,
 }
 
 impl Interval {
@@ -38,7 +39,7 @@ impl Interval {
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.start == self.end
+        self.start >= self.end
     }
 
     #[must_use]

@@ -351,16 +351,28 @@ pub fn conform(batch: &RecordBatch, schema: &TableSchema) -> Result<RecordBatch,
         .zip(schema.columns())
         .map(|(field, column)| match batch.column_by_name(field.name()) {
             None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-            Some(array) if array.data_type() == field.data_type() => Ok(Arc::clone(array)),
-            Some(array) => widen_array(array, column),
+            Some(array) if same_type(batch, field) => Ok(Arc::clone(array)),
+            Some(array) => widen_to(batch, array, column),
         })
         .collect::<Result<Vec<ArrayRef>, SchemaError>>()?;
     RecordBatch::try_new(arrow, columns).map_err(|source| SchemaError::Cast { name: TIME_COLUMN.to_owned(), source })
 }
 
-fn widen_array(array: &ArrayRef, column: &ColumnDef) -> Result<ArrayRef, SchemaError> {
-    let to = column.ty.arrow();
-    arrow_cast::cast(array, &to).map_err(|source| SchemaError::Cast { name: column.name.clone(), source })
+/// JSON and strings have one Arrow type and differ in their metadata.
+fn same_type(batch: &RecordBatch, field: &Field) -> bool {
+    let schema = batch.schema();
+    let json = |field: &Field| field.metadata().get(TYPE_METADATA_KEY).is_some_and(|ty| ty == TYPE_METADATA_JSON);
+    schema
+        .field_with_name(field.name())
+        .is_ok_and(|has| has.data_type() == field.data_type() && json(has) == json(field))
+}
+
+fn widen_to(batch: &RecordBatch, array: &ArrayRef, column: &ColumnDef) -> Result<ArrayRef, SchemaError> {
+    let schema = batch.schema();
+    let field = schema.field_with_name(&column.name);
+    let cast = |source| SchemaError::Cast { name: column.name.clone(), source };
+    let from = type_of(field.map_err(cast)?)?;
+    widen_array(array, from, column.ty).map_err(cast)
 }
 
 fn type_of(field: &Field) -> Result<ColumnType, SchemaError> {
@@ -383,6 +395,10 @@ fn type_of(field: &Field) -> Result<ColumnType, SchemaError> {
         _ => return Err(unknown()),
     })
 }
+
+mod widen;
+
+pub use widen::widen_array;
 
 #[cfg(test)]
 mod tests;
