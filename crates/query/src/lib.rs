@@ -22,11 +22,16 @@
 //! values (the edges do that from [`ResultColumn`]), native JSON queries, statements that change data.
 
 pub mod catalog;
+mod control;
 pub mod error;
+mod functions;
 pub mod limits;
+mod pg_catalog;
 pub mod request;
 pub mod result;
 pub mod service;
+mod statement;
+mod table;
 
 pub use catalog::{Catalog, SegmentRow, ServerRow};
 pub use error::{Position, QueryError, QueryErrorKind};
@@ -34,3 +39,4 @@ pub use limits::QueryLimits;
 pub use request::{Dialect, Parameter, QueryRequest};
 pub use result::{Description, QueryStream, ResultColumn, StatementTag};
 pub use service::{CancelOutcome, QueryInfo, QueryService, QueryState};
+pub use statement::split_statements;

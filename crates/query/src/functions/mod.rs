@@ -1,0 +1,43 @@
+//! Druid's functions that the planner has no twin of. Names are those `statement::functions` writes.
+//!
+//! ```text
+//! scalar     one shape for a function: how it coerces, what it returns, what it does
+//! time       TIME_FLOOR and its family;  joda  its patterns
+//! cast       casts as Druid does them: no errors, zones, dates
+//! text       search, regular expressions, formatting;  number  rounding, division, bits
+//! array      multi-value helpers, ARRAY_CONCAT_AGG
+//! ```
+
+mod aggregate;
+mod array;
+mod cast;
+pub mod joda;
+mod number;
+mod scalar;
+mod text;
+pub mod time;
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+
+pub use cast::{cast_timestamp, cast_varchar_name};
+pub use scalar::{Constants, Scalar, constant_text};
+pub use text::compile;
+
+/// All scalar functions of ours.
+pub fn scalars() -> Vec<Arc<ScalarUDF>> {
+    [time::functions(), cast::functions(), text::functions(), number::functions(), array::functions()]
+        .into_iter()
+        .flatten()
+        .map(|function| Arc::new(ScalarUDF::new_from_impl(function)))
+        .collect()
+}
+
+/// All aggregate functions of ours.
+pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
+    vec![Arc::new(AggregateUDF::new_from_impl(aggregate::ArrayConcatAgg::new()))]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! The walk over the tree: every node that Druid writes in its own way becomes one the planner knows.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CastKind, CeilFloorKind, DataType, DateTimeField, ExactNumberInfo, Expr, FunctionArguments,
+    Interval, Query, Select, SetExpr, TimezoneInfo, TypedString, VisitMut, VisitorMut,
+};
+use store::calendar::Zone;
+
+use super::ast::{call, cast, null, number, text};
+use super::functions::rewrite_function;
+use super::time::{Shift, period_of_unit, shift_of, timestamp_literal, unit_name};
+use super::{names, postgres, unnest};
+use crate::error::QueryError;
+use crate::request::Dialect;
+
+/// What the words of a statement depend on.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub dialect: Dialect,
+    pub zone: Zone,
+    /// `zone` as text, for functions.
+    pub zone_name: String,
+    /// Milliseconds since 1970: what CURRENT_TIMESTAMP says for the whole statement.
+    pub now_ms: i64,
+    pub identity: String,
+    /// PostgreSQL's settings of the session, names in lower case.
+    pub settings: std::collections::BTreeMap<String, String>,
+}
+
+/// Rewrites a query in place. Returns the names of the result's columns as written, unless a wildcard hides them.
+///
+/// # Errors
+/// If a literal, a unit or the number of arguments is wrong.
+pub fn rewrite(query: &mut Query, session: &Session) -> Result<Option<Vec<String>>, QueryError> {
+    let names = match leftmost(&mut query.body) {
+        Some(select) => names::name_items(select, session.dialect),
+        None => None,
+    };
+    let mut rewriter = Rewriter { session, from: Vec::new() };
+    match query.visit(&mut rewriter) {
+        ControlFlow::Continue(()) => Ok(names),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+/// The select that gives a query's columns their names.
+fn leftmost(body: &mut SetExpr) -> Option<&mut Select> {
+    match body {
+        SetExpr::Select(select) => Some(select),
+        SetExpr::Query(query) => leftmost(&mut query.body),
+        SetExpr::SetOperation { left, .. } => leftmost(left),
+        _ => None,
+    }
+}
+
+struct Rewriter<'a> {
+    session: &'a Session,
+    /// Of the selects around this place: has it a FROM?
+    from: Vec<bool>,
+}
+
+impl VisitorMut for Rewriter<'_> {
+    type Break = QueryError;
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<QueryError> {
+        self.from.push(!select.from.is_empty());
+        names::name_items(select, self.session.dialect);
+        unnest::rewrite_from(select);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, _select: &mut Select) -> ControlFlow<QueryError> {
+        self.from.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
+        let old = std::mem::replace(expr, null());
+        match self.rewrite_expr(old) {
+            Ok(new) => {
+                *expr = new;
+                ControlFlow::Continue(())
+            }
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+}
+
+impl Rewriter<'_> {
+    fn rewrite_expr(&self, expr: Expr) -> Result<Expr, QueryError> {
+        Ok(match expr {
+            Expr::Function(function)
+                if matches!(function.args, FunctionArguments::None)
+                    && function.name.to_string().eq_ignore_ascii_case("user") =>
+            {
+                match self.from.last() {
+                    Some(false) => text(self.session.identity.as_str()),
+                    _ => super::ast::column("user"),
+                }
+            }
+            Expr::Function(function) => rewrite_function(function, self.session)?,
+            Expr::Floor { expr, field } => self.floor("time_floor", "floor", *expr, field)?,
+            Expr::Ceil { expr, field } => self.floor("time_ceil", "ceil", *expr, field)?,
+            Expr::Extract { field, expr, .. } => {
+                call("time_extract", vec![*expr, text(unit_name(&field)), self.zone()])
+            }
+            Expr::TypedString(typed) => self.typed(typed)?,
+            Expr::Cast { expr, data_type, kind, .. } => self.cast(*expr, data_type, kind),
+            Expr::BinaryOp { left, op, right } => self.binary(*left, op, *right),
+            Expr::Position { expr, r#in } => cast(call("strpos", vec![*r#in, *expr]), DataType::BigInt(None)),
+            Expr::Collate { expr, .. } => *expr,
+            Expr::AtTimeZone { timestamp, .. } if self.session.dialect == Dialect::Postgres => *timestamp,
+            other => other,
+        })
+    }
+
+    fn zone(&self) -> Expr {
+        text(self.session.zone_name.as_str())
+    }
+
+    fn floor(&self, time: &str, plain: &str, expr: Expr, field: CeilFloorKind) -> Result<Expr, QueryError> {
+        match field {
+            CeilFloorKind::DateTimeField(DateTimeField::NoDateTime) => Ok(call(plain, vec![expr])),
+            CeilFloorKind::DateTimeField(unit) => {
+                let name = unit_name(&unit);
+                let period = period_of_unit(&name).ok_or_else(|| unknown_unit(&name))?;
+                Ok(call(time, vec![expr, text(period), null(), self.zone()]))
+            }
+            CeilFloorKind::Scale(scale) => Ok(call(plain, vec![expr, Expr::Value(scale)])),
+        }
+    }
+
+    fn typed(&self, typed: TypedString) -> Result<Expr, QueryError> {
+        let TypedString { data_type, value, .. } = typed;
+        let literal = value.value.clone().into_string().unwrap_or_default();
+        match data_type {
+            DataType::Timestamp(..) | DataType::Datetime(_) => {
+                Ok(call("millis_to_timestamp", vec![number(timestamp_literal(&literal, self.session.zone)?)]))
+            }
+            DataType::Date => {
+                let millis = timestamp_literal(&literal, Zone::Utc)?;
+                let day = store::calendar::format_iso(base::Timestamp(millis));
+                Ok(cast(text(day.get(..10).unwrap_or(&day)), DataType::Date))
+            }
+            other => Ok(self.cast(Expr::Value(value), other, CastKind::Cast)),
+        }
+    }
+
+    /// Druid's casts give NULL for a value that does not fit; times follow the session's zone.
+    fn cast(&self, expr: Expr, data_type: DataType, kind: CastKind) -> Expr {
+        let druid = self.session.dialect == Dialect::Druid;
+        match data_type {
+            DataType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::Tz | TimezoneInfo::WithTimeZone)
+            | DataType::Timestamp(_, TimezoneInfo::WithoutTimeZone)
+            | DataType::TimestampNtz(_)
+            | DataType::Datetime(_) => call("cast_timestamp", vec![expr, self.zone()]),
+            DataType::Date => match super::ast::as_text(&expr) {
+                Some(_) => try_cast(expr, DataType::Date),
+                None => call("cast_date", vec![expr, self.zone()]),
+            },
+            DataType::Varchar(_)
+            | DataType::CharVarying(_)
+            | DataType::CharacterVarying(_)
+            | DataType::Char(_)
+            | DataType::Character(_)
+            | DataType::Nvarchar(_)
+            | DataType::String(_)
+            | DataType::Text => call("cast_varchar", vec![expr, self.zone()]),
+            DataType::Int(_)
+            | DataType::Integer(_)
+            | DataType::SmallInt(_)
+            | DataType::TinyInt(_)
+            | DataType::BigInt(_)
+            | DataType::Int8(_)
+                if druid =>
+            {
+                call("cast_bigint", vec![expr])
+            }
+            DataType::Decimal(_) | DataType::Numeric(_) | DataType::Dec(_) => {
+                try_cast(expr, DataType::Double(ExactNumberInfo::None))
+            }
+            DataType::Custom(..) | DataType::Regclass => postgres::cast(expr, data_type, self.session),
+            other if druid => try_cast(expr, other),
+            other => Expr::Cast { kind, expr: Box::new(expr), data_type: other, array: false, format: None },
+        }
+    }
+
+    fn binary(&self, left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+        let shifted = |time: Expr, Shift { period, count }: Shift, sign: i64| {
+            let count = if sign < 0 { minus(count) } else { count };
+            call("time_shift", vec![time, text(period), count, self.zone()])
+        };
+        let (left, right) = match (as_shift(&left), op.clone(), as_shift(&right)) {
+            (None, BinaryOperator::Plus, Some(shift)) => return shifted(left, shift, 1),
+            (None, BinaryOperator::Minus, Some(shift)) => return shifted(left, shift, -1),
+            (Some(shift), BinaryOperator::Plus, None) => return shifted(right, shift, 1),
+            _ => (left, right),
+        };
+        let op = postgres::operator(op);
+        Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+    }
+}
+
+pub fn unknown_unit(name: &str) -> QueryError {
+    QueryError::validation(format!(
+        "{name} is no unit of time; use SECOND, MINUTE, HOUR, DAY, WEEK, MONTH, QUARTER or YEAR"
+    ))
+}
+
+fn try_cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::TryCast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+fn minus(count: Expr) -> Expr {
+    match super::ast::as_number(&count) {
+        Some(value) => number(value.wrapping_neg()),
+        None => Expr::BinaryOp {
+            left: Box::new(number(0)),
+            op: BinaryOperator::Minus,
+            right: Box::new(super::ast::nested(count)),
+        },
+    }
+}
+
+fn as_shift(expr: &Expr) -> Option<Shift> {
+    match expr {
+        Expr::Interval(interval @ Interval { .. }) => shift_of(interval),
+        Expr::Nested(inner) => as_shift(inner),
+        _ => None,
+    }
+}
+
+/// The names a result may not use twice, for columns that wildcards brought.
+pub fn deduplicate(names: Vec<String>) -> Vec<String> {
+    let mut taken = BTreeSet::new();
+    names
+        .into_iter()
+        .map(|name| {
+            let unique = names::unique_name(&name, &taken);
+            taken.insert(unique.clone());
+            unique
+        })
+        .collect()
+}

@@ -1,0 +1,248 @@
+//! A whole aggregation done by the segment engine: what the planner's rule puts in place of Aggregate over a table.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result, internal_err};
+use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use futures::{StreamExt, TryStreamExt, stream};
+use store::engine::{AggregateQuery, Aggregation, EngineError, Filter, Limits, Partial, Unit};
+use store::snapshot::TableSnapshot;
+
+use super::{engine_error, limits};
+use crate::limits::BATCH_ROWS;
+
+/// Rows of one unit, before any filter.
+const ROWS_PER_UNIT: usize = 256 * 1024;
+
+/// The answer of an aggregation as a table: keys, then aggregates.
+#[derive(Debug)]
+pub struct GroupedTable {
+    snapshot: Arc<TableSnapshot>,
+    query: AggregateQuery,
+    schema: SchemaRef,
+}
+
+impl GroupedTable {
+    /// # Errors
+    /// If the engine cannot do it; the caller then leaves it to DataFusion.
+    pub fn new(snapshot: Arc<TableSnapshot>, query: AggregateQuery) -> Result<Self, EngineError> {
+        let schema = Aggregation::plan(&snapshot, &query, &Limits::default())?.schema();
+        Ok(Self { snapshot, query, schema })
+    }
+
+    /// What the engine is asked.
+    pub fn query(&self) -> &AggregateQuery {
+        &self.query
+    }
+
+    pub fn snapshot(&self) -> &Arc<TableSnapshot> {
+        &self.snapshot
+    }
+}
+
+#[async_trait]
+impl TableProvider for GroupedTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Temporary
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = match projection {
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+            None => Arc::clone(&self.schema),
+        };
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        Ok(Arc::new(SegmentAggregateExec {
+            snapshot: Arc::clone(&self.snapshot),
+            query: self.query.clone(),
+            projection: projection.cloned(),
+            threads: state.config().target_partitions(),
+            properties: Arc::new(properties),
+        }))
+    }
+}
+
+/// Runs the aggregation: one partial per thread, units handed out as threads come free, merged at the end.
+#[derive(Debug)]
+pub struct SegmentAggregateExec {
+    snapshot: Arc<TableSnapshot>,
+    query: AggregateQuery,
+    projection: Option<Vec<usize>>,
+    threads: usize,
+    properties: Arc<PlanProperties>,
+}
+
+impl DisplayAs for SegmentAggregateExec {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<String> = self.query.keys.iter().map(|key| format!("{:?}", key.kind)).collect();
+        let aggregates: Vec<String> = self
+            .query
+            .aggregates
+            .iter()
+            .map(|aggregate| match &aggregate.filter {
+                Some(filter) => format!("{:?} where {}", aggregate.function, show_filter(filter)),
+                None => format!("{:?}", aggregate.function),
+            })
+            .collect();
+        let table = &self.snapshot.table;
+        write!(f, "SegmentAggregateExec: table={table}, keys=[{}]", keys.join(", "))?;
+        write!(f, ", aggregates=[{}]", aggregates.join(", "))?;
+        if let Some(filter) = &self.query.filter {
+            write!(f, ", filter={}", show_filter(filter))?;
+        }
+        if let Some(limit) = self.query.limit {
+            write!(f, ", top={limit} by {:?}", self.query.order)?;
+        }
+        Ok(())
+    }
+}
+
+/// A filter for EXPLAIN; cut where a list is long.
+pub fn show_filter(filter: &Filter) -> String {
+    const SHOWN_BYTES_MAX: usize = 400;
+    let mut text = format!("{filter:?}");
+    if text.len() > SHOWN_BYTES_MAX {
+        let end = (0..=SHOWN_BYTES_MAX).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str("...");
+    }
+    text
+}
+
+impl ExecutionPlan for SegmentAggregateExec {
+    fn name(&self) -> &str {
+        "SegmentAggregateExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        if partition != 0 {
+            return internal_err!("the aggregation has one partition, not {}", partition + 1);
+        }
+        let limits = limits(&context);
+        let plan = Aggregation::plan(&self.snapshot, &self.query, &limits).map_err(engine_error)?;
+        let work = Arc::new(Work { units: plan.units(ROWS_PER_UNIT), plan, next: AtomicUsize::new(0) });
+        let threads = self.threads.min(work.units.len()).max(1);
+        let reservation = MemoryConsumer::new("SegmentAggregateExec").register(context.memory_pool());
+        let (schema, projection) = (self.schema(), self.projection.clone());
+        let batches = stream::once(async move {
+            let batch = run(work, threads).await?;
+            let batch = match &projection {
+                Some(columns) => batch.project(columns)?,
+                None => batch,
+            };
+            reservation.try_grow(batch.get_array_memory_size())?;
+            let rows = batch.num_rows();
+            let starts = (0..rows.max(1)).step_by(BATCH_ROWS);
+            Ok::<_, DataFusionError>(stream::iter(starts.map(move |start| {
+                // The reservation lives as long as the answer is being read.
+                let _held = &reservation;
+                Ok(batch.slice(start, BATCH_ROWS.min(rows - start)))
+            })))
+        })
+        .try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches.boxed())))
+    }
+}
+
+/// What the threads of one aggregation share.
+struct Work {
+    plan: Aggregation,
+    units: Vec<Unit>,
+    next: AtomicUsize,
+}
+
+impl Work {
+    /// One thread's part: takes units until none is left.
+    fn part(&self) -> Result<Partial, EngineError> {
+        let mut partial = self.plan.start();
+        while let Some(unit) = self.units.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            self.plan.run(unit, &mut partial)?;
+        }
+        Ok(partial)
+    }
+}
+
+async fn run(work: Arc<Work>, threads: usize) -> Result<RecordBatch> {
+    let tasks: Vec<_> = (0..threads)
+        .map(|_| {
+            let work = Arc::clone(&work);
+            SpawnedTask::spawn_blocking(move || work.part())
+        })
+        .collect();
+    let mut parts = Vec::with_capacity(threads);
+    for task in tasks {
+        parts.push(join(task).await?);
+    }
+    join(SpawnedTask::spawn_blocking(move || {
+        let mut parts = parts.into_iter();
+        let mut merged = parts.next().unwrap_or_else(|| work.plan.start());
+        for part in parts {
+            work.plan.merge(&mut merged, part)?;
+        }
+        work.plan.finish(merged)
+    }))
+    .await
+}
+
+async fn join<T>(task: SpawnedTask<Result<T, EngineError>>) -> Result<T> {
+    match task.await {
+        Ok(result) => result.map_err(engine_error),
+        Err(error) => internal_err!("a thread of the segment engine stopped: {error}"),
+    }
+}

@@ -1,0 +1,44 @@
+//! A table of the store as DataFusion sees it: one snapshot, filters and limits taken down to the codes.
+//!
+//! ```text
+//! provider   SnapshotTable: what can be pushed down, and the scan
+//! filter     DataFusion expressions -> the engine's filters, where both mean exactly the same
+//! scan       SegmentScanExec: rows, one task per partition
+//! grouped    GroupedTable, SegmentAggregateExec: a whole aggregation done by the engine
+//! ```
+
+pub mod filter;
+mod grouped;
+mod provider;
+mod scan;
+
+pub use grouped::GroupedTable;
+pub use provider::SnapshotTable;
+
+use datafusion::common::DataFusionError;
+use datafusion::execution::memory_pool::MemoryLimit;
+use store::engine::EngineError;
+
+use crate::control::CancelHandle;
+
+/// An engine error on its way through DataFusion.
+pub fn engine_error(error: EngineError) -> DataFusionError {
+    match error {
+        EngineError::Memory { .. } => DataFusionError::ResourcesExhausted(error.to_string()),
+        EngineError::Unsupported(_) => DataFusionError::NotImplemented(error.to_string()),
+        EngineError::UnknownColumn(_) => DataFusionError::Plan(error.to_string()),
+        EngineError::Corrupt { .. } | EngineError::Cancelled => DataFusionError::Execution(error.to_string()),
+        EngineError::Internal(text) => DataFusionError::Internal(text),
+    }
+}
+
+/// The engine's limits for the query that a task belongs to.
+pub fn limits(context: &datafusion::execution::TaskContext) -> store::engine::Limits {
+    let memory_bytes = match context.memory_pool().memory_limit() {
+        MemoryLimit::Finite(bytes) => bytes.saturating_sub(context.memory_pool().reserved()),
+        MemoryLimit::Infinite | MemoryLimit::Unknown => store::engine::MEMORY_BYTES_DEFAULT,
+    };
+    let cancel =
+        context.session_config().get_extension::<CancelHandle>().map(|handle| handle.engine()).unwrap_or_default();
+    store::engine::Limits { memory_bytes, cancel }
+}

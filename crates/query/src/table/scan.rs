@@ -1,0 +1,158 @@
+//! Rows of one snapshot: units are dealt to partitions, each partition is read by one blocking task.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result, internal_err};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use store::engine::{Filter, Limits, Scan, ScanQuery, Unit};
+use store::schema::TIME_COLUMN;
+use store::snapshot::TableSnapshot;
+
+use super::{engine_error, limits};
+
+/// Rows of one unit, before any filter: small enough to spread, large enough to be worth a task switch.
+const ROWS_PER_UNIT: usize = 128 * 1024;
+/// Batches a partition may be ahead of its reader.
+const BATCHES_AHEAD: usize = 2;
+
+/// Reads rows on the engine: projection, filter, and a limit that holds for each unit.
+#[derive(Debug)]
+pub struct SegmentScanExec {
+    snapshot: Arc<TableSnapshot>,
+    schema: SchemaRef,
+    query: ScanQuery,
+    units: Vec<Unit>,
+    properties: Arc<PlanProperties>,
+}
+
+impl SegmentScanExec {
+    /// Prunes segments and deals the rest to at most `threads` partitions. With a limit there is one partition,
+    /// so that the rows are the table's first.
+    pub fn plan(
+        snapshot: Arc<TableSnapshot>,
+        schema: SchemaRef,
+        filter: Option<Filter>,
+        limit: Option<usize>,
+        threads: usize,
+    ) -> Result<Self> {
+        let mut projection: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+        if projection.is_empty() {
+            // Only the number of rows is asked for; some column has to carry it.
+            projection.push(TIME_COLUMN.to_owned());
+        }
+        let query = ScanQuery { projection, filter, limit, reverse: false };
+        let units = Scan::plan(&snapshot, &query, &Limits::default()).map_err(engine_error)?.units(ROWS_PER_UNIT);
+        let partitions = if limit.is_some() { 1 } else { threads.min(units.len()).max(1) };
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&schema)),
+            Partitioning::UnknownPartitioning(partitions),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Ok(Self { snapshot, schema, query, units, properties: Arc::new(properties) })
+    }
+
+    fn partitions(&self) -> usize {
+        self.properties.partitioning.partition_count()
+    }
+}
+
+impl DisplayAs for SegmentScanExec {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "SegmentScanExec: table={}, columns=[{}], units={}",
+            self.snapshot.table,
+            self.query.projection.join(", "),
+            self.units.len()
+        )?;
+        if let Some(filter) = &self.query.filter {
+            write!(f, ", filter={}", super::grouped::show_filter(filter))?;
+        }
+        if let Some(limit) = self.query.limit {
+            write!(f, ", limit={limit}")?;
+        }
+        Ok(())
+    }
+}
+
+impl ExecutionPlan for SegmentScanExec {
+    fn name(&self) -> &str {
+        "SegmentScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        if partition >= self.partitions() {
+            return internal_err!("the scan has {} partitions, not {}", self.partitions(), partition + 1);
+        }
+        let units: Vec<Unit> = self.units.iter().skip(partition).step_by(self.partitions()).cloned().collect();
+        let scan = Arc::new(Scan::plan(&self.snapshot, &self.query, &limits(&context)).map_err(engine_error)?);
+        let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), BATCHES_AHEAD);
+        let out = builder.tx();
+        let schema = Arc::clone(&self.schema);
+        let mut left = self.query.limit;
+        builder.spawn_blocking(move || {
+            for unit in units {
+                if left == Some(0) {
+                    break;
+                }
+                for batch in scan.open(unit) {
+                    let batch = conform(batch.map_err(engine_error)?, &schema)?;
+                    let batch = match left {
+                        Some(rows) if batch.num_rows() > rows => batch.slice(0, rows),
+                        _ => batch,
+                    };
+                    left = left.map(|rows| rows - batch.num_rows());
+                    if out.blocking_send(Ok(batch)).is_err() {
+                        // Nobody reads on: the query is over.
+                        return Ok(());
+                    }
+                }
+            }
+            Ok(())
+        });
+        Ok(builder.build())
+    }
+}
+
+/// The batch under the plan's schema: without the column that only carried the number of rows.
+fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let columns = if schema.fields().is_empty() { vec![] } else { batch.columns().to_vec() };
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(DataFusionError::from)
+}
