@@ -130,6 +130,8 @@ impl FrameFile {
         }
         file.sync()?;
         disk.rename(&temporary, &path).and_then(|()| disk.sync_dir(dir)).map_err(not_only_full)?;
+        // Opened again so that its errors carry the name that people will find.
+        let file = disk.open(&path)?;
         Ok(Self { file, tail: complete, durable: complete, dirty: false, stopped: None })
     }
 

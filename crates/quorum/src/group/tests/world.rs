@@ -1,0 +1,390 @@
+//! Groups in memory, a network of queues, disks that sync when told, and commands over them.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use base::{LogIndex, NodeId, Term};
+use bytes::Bytes;
+
+use crate::{
+    Entry, Group, GroupConfig, HardState, Initial, Message, Payload, Ready, Role, Snapshot, Storage, StorageError,
+};
+
+/// What a log holds.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub hard_state: HardState,
+    pub snapshot: Snapshot,
+    pub entries: Vec<Entry>,
+}
+
+/// A log in memory: what is written, and what a crash leaves of it.
+#[derive(Clone, Debug)]
+pub struct MemLog {
+    pub state: State,
+    pub durable: State,
+    applied: LogIndex,
+    reads: Cell<usize>,
+    damage: Option<String>,
+}
+
+impl MemLog {
+    pub fn new(voters: &[u32], learners: &[u32]) -> Self {
+        let nodes = |ids: &[u32]| ids.iter().map(|id| NodeId(*id)).collect();
+        let snapshot = Snapshot {
+            index: LogIndex(0),
+            term: Term(0),
+            voters: nodes(voters),
+            learners: nodes(learners),
+            data: Bytes::new(),
+        };
+        let state = State { hard_state: HardState::default(), snapshot, entries: Vec::new() };
+        Self { durable: state.clone(), state, applied: LogIndex(0), reads: Cell::new(0), damage: None }
+    }
+
+    pub fn write(&mut self, ready: &Ready) {
+        if let Some(snapshot) = &ready.snapshot {
+            self.state.entries.clear();
+            self.state.snapshot = snapshot.clone();
+        }
+        for entry in &ready.entries {
+            let at = usize::try_from(entry.index.0 - self.state.snapshot.index.0 - 1).unwrap();
+            self.state.entries.truncate(at);
+            assert_eq!(self.state.entries.len(), at, "a gap before {}", entry.index);
+            self.state.entries.push(entry.clone());
+        }
+        self.state.hard_state = ready.hard_state.unwrap_or(self.state.hard_state);
+    }
+
+    pub fn sync(&mut self) {
+        self.durable = self.state.clone();
+    }
+
+    pub fn reads(&self) -> usize {
+        self.reads.get()
+    }
+
+    /// As if the commit index had never been written.
+    pub fn forget_commit(&mut self) {
+        self.state.hard_state.commit = LogIndex(0);
+    }
+
+    pub fn damage(&mut self, what: &str) {
+        self.damage = Some(what.to_owned());
+    }
+
+    /// What a restart finds.
+    pub fn crashed(&self) -> Self {
+        let state = self.durable.clone();
+        let applied = state.snapshot.index;
+        Self { durable: state.clone(), state, applied, reads: Cell::new(0), damage: self.damage.clone() }
+    }
+
+    fn compact(&mut self, index: LogIndex, data: Bytes) {
+        let term = self.term_of(index).unwrap();
+        let dropped = usize::try_from(index.0 - self.state.snapshot.index.0).unwrap();
+        self.state.entries.drain(..dropped);
+        self.state.snapshot = Snapshot { index, term, data, ..self.state.snapshot.clone() };
+        self.sync();
+    }
+
+    fn at(&self, index: LogIndex) -> Option<&Entry> {
+        let position = index.0.checked_sub(self.state.snapshot.index.0 + 1)?;
+        self.state.entries.get(usize::try_from(position).unwrap())
+    }
+}
+
+impl Storage for MemLog {
+    fn initial(&self) -> Initial {
+        let Snapshot { voters, learners, .. } = self.state.snapshot.clone();
+        let mut hard_state = self.state.hard_state;
+        hard_state.commit = hard_state.commit.max(self.state.snapshot.index);
+        Initial { hard_state, voters, learners, applied: self.applied }
+    }
+
+    fn first_index(&self) -> LogIndex {
+        self.state.snapshot.index.next()
+    }
+
+    fn last_index(&self) -> LogIndex {
+        self.state.snapshot.index.plus(self.state.entries.len() as u64)
+    }
+
+    fn term_of(&self, index: LogIndex) -> Result<Term, StorageError> {
+        if index == self.state.snapshot.index {
+            return Ok(self.state.snapshot.term);
+        }
+        if index < self.state.snapshot.index {
+            return Err(StorageError::Compacted);
+        }
+        self.at(index).map(|entry| entry.term).ok_or(StorageError::Unavailable)
+    }
+
+    fn entries(&self, from: LogIndex, to: LogIndex, bytes_max: u64) -> Result<Vec<Entry>, StorageError> {
+        self.reads.set(self.reads.get() + 1);
+        if let Some(what) = &self.damage {
+            return Err(StorageError::Corrupt(what.clone()));
+        }
+        if from <= self.state.snapshot.index {
+            return Err(StorageError::Compacted);
+        }
+        let mut bytes = 0;
+        let range = (from.0..to.0).map(|index| self.at(LogIndex(index)).unwrap().clone());
+        Ok(range
+            .take_while(|entry| {
+                let first = bytes == 0;
+                bytes += entry.payload.bytes().len() as u64 + 1;
+                first || bytes <= bytes_max
+            })
+            .collect())
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, StorageError> {
+        Ok(self.state.snapshot.clone())
+    }
+}
+
+/// A node: its group, what it applied, and which readies wait for a sync.
+pub struct Node {
+    pub group: Group<MemLog>,
+    pub applied: Vec<(LogIndex, Bytes)>,
+    /// Ready numbers written, with the messages to send once they are synced.
+    unsynced: VecDeque<(u64, Vec<Message>)>,
+    pub holds: bool,
+}
+
+/// Everything.
+#[derive(Default)]
+pub struct World {
+    pub nodes: BTreeMap<u32, Node>,
+    pub wire: VecDeque<Message>,
+    pub lost: BTreeSet<u32>,
+    trace: Option<Vec<String>>,
+}
+
+impl World {
+    pub fn command(&mut self, line: &str) -> Vec<String> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let number = |at: usize| words[at].parse::<u32>().unwrap();
+        match words[0] {
+            "open" => {
+                let (voters, learners) = (number(1), number(3));
+                let learners: Vec<u32> = (voters + 1..=voters + learners).collect();
+                self.open(&(1..=voters).collect::<Vec<_>>(), &learners, 8);
+                vec![]
+            }
+            "campaign" => {
+                self.nodes.get_mut(&number(1)).unwrap().group.campaign();
+                vec![]
+            }
+            "propose" => {
+                let data = Bytes::copy_from_slice(words[2].as_bytes());
+                vec![match self.nodes.get_mut(&number(1)).unwrap().group.propose(data) {
+                    Ok((term, index)) => format!("at term {term} index {index}"),
+                    Err(error) => error.to_string(),
+                }]
+            }
+            "ready" => self.ready_text(number(1)),
+            "sync" => {
+                self.sync(number(1));
+                vec![]
+            }
+            "hold" => {
+                self.nodes.get_mut(&number(1)).unwrap().holds = true;
+                vec![]
+            }
+            "lose" => {
+                self.lost.insert(number(1));
+                vec![]
+            }
+            "heal" => {
+                self.lost.clear();
+                vec![]
+            }
+            "crash" => {
+                self.crash(number(1));
+                vec![]
+            }
+            "compact" => {
+                let node = self.nodes.get_mut(&number(1)).unwrap();
+                let (index, _) = *node.applied.last().unwrap();
+                node.group.storage_mut().compact(index, joined(&node.applied));
+                vec![]
+            }
+            "settle" => self.traced(Self::settle),
+            "ticks" => self.traced(|world| world.run(number(1))),
+            "show" => self.nodes.iter().map(|(id, node)| format!("{id}: {}", node.text())).collect(),
+            other => panic!("no command {other}"),
+        }
+    }
+
+    pub fn open(&mut self, voters: &[u32], learners: &[u32], seed: u64) {
+        for id in voters.iter().chain(learners) {
+            let log = MemLog::new(voters, learners);
+            self.nodes.insert(*id, Node::open(*id, seed, log));
+        }
+    }
+
+    /// The node loses what it did not sync, and starts again.
+    pub fn crash(&mut self, id: u32) {
+        let node = self.nodes.remove(&id).unwrap();
+        let log = node.group.storage().crashed();
+        let data = log.state.snapshot.data.clone();
+        let index = log.state.snapshot.index;
+        let mut node = Node::open(id, 8, log);
+        if index > LogIndex(0) {
+            node.applied.push((index, data));
+        }
+        self.nodes.insert(id, node);
+    }
+
+    /// Handles readies and delivers messages until nothing moves.
+    pub fn settle(&mut self) {
+        loop {
+            let mut moved = false;
+            for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+                moved |= self.pump(id);
+            }
+            while let Some(message) = self.wire.pop_front() {
+                moved = true;
+                self.deliver(message);
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    pub fn deliver(&mut self, message: Message) {
+        let gone = self.lost.contains(&message.from().0) || self.lost.contains(&message.to().0);
+        if !gone {
+            if let Some(trace) = &mut self.trace {
+                trace.push(message.to_string());
+            }
+            let _dropped = self.nodes.get_mut(&message.to().0).unwrap().group.step(message);
+        }
+    }
+
+    /// Handles one node's readies; true if there were any.
+    pub fn pump(&mut self, id: u32) -> bool {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let mut moved = false;
+        while let Some(ready) = node.group.ready() {
+            moved = true;
+            self.wire.extend(node.take(ready));
+            if !node.holds {
+                self.wire.extend(node.sync());
+            }
+        }
+        moved
+    }
+
+    pub fn sync(&mut self, id: u32) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.holds = false;
+        self.wire.extend(node.sync());
+    }
+
+    fn run(&mut self, ticks: u32) {
+        for _ in 0..ticks {
+            for node in self.nodes.values_mut() {
+                node.group.tick();
+            }
+            self.settle();
+        }
+    }
+
+    fn traced(&mut self, work: impl FnOnce(&mut Self)) -> Vec<String> {
+        self.trace = Some(Vec::new());
+        work(self);
+        self.trace.take().unwrap()
+    }
+
+    /// Writes one ready without syncing it and says what was in it.
+    fn ready_text(&mut self, id: u32) -> Vec<String> {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let Some(ready) = node.group.ready() else { return vec!["nothing".to_owned()] };
+        let mut text = Vec::new();
+        if let Some(state) = ready.hard_state {
+            let vote = state.vote.map_or("none".to_owned(), |node| node.to_string());
+            text.push(format!("hard state: term {} vote {vote} commit {}", state.term, state.commit));
+        }
+        text.extend(ready.entries.iter().map(|entry| format!("write {}", entry_text(entry))));
+        text.push(format!("must sync: {}", ready.must_sync));
+        text.extend(ready.messages.iter().map(|message| format!("send {message}")));
+        text.extend(ready.messages_after_persist.iter().map(|message| format!("send after sync {message}")));
+        text.extend(ready.committed.iter().map(|entry| format!("committed {}", entry_text(entry))));
+        let sent = node.take(ready);
+        self.wire.extend(sent);
+        text
+    }
+}
+
+impl Node {
+    fn open(id: u32, seed: u64, log: MemLog) -> Self {
+        let config = GroupConfig {
+            node: NodeId(id),
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            seed,
+            uncommitted_bytes_max: 1 << 20,
+            inflight_messages_max: 16,
+        };
+        let group = Group::open(config, log).unwrap();
+        Self { group, applied: Vec::new(), unsynced: VecDeque::new(), holds: false }
+    }
+
+    fn take(&mut self, ready: Ready) -> Vec<Message> {
+        self.group.storage_mut().write(&ready);
+        self.group.written(ready.number);
+        if let Some(snapshot) = ready.snapshot {
+            self.applied = vec![(snapshot.index, snapshot.data)];
+        }
+        for entry in ready.committed {
+            if let Payload::Data(data) = entry.payload {
+                self.applied.push((entry.index, data));
+            }
+            self.group.applied(entry.index);
+        }
+        self.unsynced.push_back((ready.number, ready.messages_after_persist));
+        ready.messages
+    }
+
+    fn sync(&mut self) -> Vec<Message> {
+        self.group.storage_mut().sync();
+        let mut messages = Vec::new();
+        while let Some((number, after)) = self.unsynced.pop_front() {
+            self.group.persisted(number);
+            messages.extend(after);
+        }
+        messages
+    }
+
+    fn text(&self) -> String {
+        let role = match self.group.role() {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+            Role::Learner => "learner",
+        };
+        let leader = self.group.leader().map_or("nobody".to_owned(), |node| node.to_string());
+        let data = joined(&self.applied);
+        let data = String::from_utf8_lossy(&data);
+        let (term, commit) = (self.group.term(), self.group.commit_index());
+        let last = self.group.storage().last_index();
+        format!("{role} term {term} leader {leader} last {last} committed {commit} applied [{data}]")
+    }
+}
+
+fn entry_text(entry: &Entry) -> String {
+    let data = match &entry.payload {
+        Payload::Empty => "empty".to_owned(),
+        Payload::Data(data) => String::from_utf8_lossy(data).into_owned(),
+        Payload::Membership(_) => "membership".to_owned(),
+    };
+    format!("{}/{} {data}", entry.term, entry.index)
+}
+
+pub fn joined(applied: &[(LogIndex, Bytes)]) -> Bytes {
+    applied.iter().map(|(_, data)| &data[..]).collect::<Vec<_>>().join(&b' ').into()
+}
