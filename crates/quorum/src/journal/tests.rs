@@ -347,13 +347,15 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
     journal.append(&[entry(1, 1, "one")], None).unwrap();
     journal.sync().unwrap();
     let free = disk.free_bytes().unwrap();
-    disk.set_capacity(CAPACITY_BYTES - free + 40);
+    disk.set_capacity(CAPACITY_BYTES - free + 60);
     let two = [entry(1, 2, "two"), entry(1, 3, "three")];
     let refused = journal.append(&two, None).unwrap_err();
     assert!(matches!(refused, JournalError::Disk(DiskError::Full { .. })), "{refused}");
     let refused = journal.save_snapshot(LogIndex(1), Term(1), Bytes::from(vec![0; 4_000])).unwrap_err();
     assert!(matches!(refused, JournalError::Disk(DiskError::Full { .. })), "{refused}");
     assert_eq!(journal.last_index(), LogIndex(1));
+    // Entry 2 went to the disk whole before the room ended. It was refused, so it must not come back.
+    assert_eq!(open(&disk.kill()).unwrap().0.last_index(), LogIndex(1));
     disk.set_capacity(CAPACITY_BYTES);
     journal.append(&two, None).unwrap();
     journal.sync().unwrap();
