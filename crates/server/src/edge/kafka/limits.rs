@@ -1,0 +1,34 @@
+//! Bounds of the Kafka edge.
+
+use std::time::Duration;
+
+use base::limits::{BATCH_BYTES_MAX, FRAME_BYTES_MAX};
+
+/// Produce requests of one connection that are worked on at a time. Clients keep at most five.
+pub const PIPELINE_MAX: u32 = 16;
+/// A connection that sends nothing for this long is closed. Kafka's own default; clients reconnect without a word.
+pub const IDLE_MAX: Duration = Duration::from_secs(600);
+/// Longest a frame may take to arrive once its length has: it holds its share of the budget meanwhile.
+pub const FRAME_READ_MAX: Duration = Duration::from_secs(60);
+/// Longest a write may go without the client taking a byte.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
+/// Answers still owed when a connection ends its sending, or breaks the protocol, are given up after this.
+pub const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// Longest a fetch waits for records, whatever the client asks.
+pub const FETCH_WAIT_MS_MAX: u64 = 60_000;
+/// Shortest time between two passes of a fetch that waits for more bytes than there are.
+pub const FETCH_PASS_PAUSE: Duration = Duration::from_millis(5);
+/// Most record bytes in one answer, but for one batch beyond it.
+pub const FETCH_BYTES_MAX: usize = 64 << 20;
+/// Bytes of records on their way to consumers at a time, all connections together.
+pub const RESPONSE_BYTES_MAX: usize = 256 << 20;
+/// First bytes of a connection's read buffer, and of a frame's before more of it has come.
+pub const READ_BYTES: usize = 64 << 10;
+/// Longest wait of a produce request, whatever the client asks.
+pub const PRODUCE_WAIT_MS_MAX: u64 = 120_000;
+/// Topics that one metadata request may create; the client asks again for the rest.
+pub const AUTO_CREATE_MAX: usize = 100;
+
+const _: () = assert!(BATCH_BYTES_MAX <= RESPONSE_BYTES_MAX, "a batch must be sendable");
+const _: () = assert!(FETCH_BYTES_MAX + BATCH_BYTES_MAX <= i32::MAX as usize, "an answer must fit into a frame");
+const _: () = assert!(READ_BYTES <= FRAME_BYTES_MAX, "the first buffer is not larger than a frame");

@@ -1,0 +1,153 @@
+//! Offsets of a partition: by time, by leadership, and deleting records below one.
+
+use base::{Offset, PartitionIndex, Timestamp, TopicPartition};
+use control::State;
+use kafka::ErrorCode;
+use kafka::msg::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use kafka::msg::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka::msg::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use kafka::msg::{
+    DeleteRecordsRequest, DeleteRecordsResponse, ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
+};
+use log::Reader;
+
+use super::{Edge, errors};
+
+/// Timestamps with a meaning of their own in ListOffsets.
+mod at {
+    pub const LATEST: i64 = -1;
+    pub const EARLIEST: i64 = -2;
+    pub const MAX_TIMESTAMP: i64 = -3;
+    /// Of what is kept on the node itself: all of it is.
+    pub const EARLIEST_LOCAL: i64 = -4;
+}
+
+/// DeleteRecords up to the high watermark.
+const TO_HIGH_WATERMARK: i64 = -1;
+
+fn find(edge: &Edge, state: &State, topic: &str, index: i32) -> Result<(TopicPartition, Reader), ErrorCode> {
+    let topic = state.topic_named(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let place = TopicPartition { topic: topic.id, partition: PartitionIndex(index) };
+    let reader = edge.node.reader(place).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    Ok((place, reader))
+}
+
+pub(super) async fn list_offsets(edge: &Edge, version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let state = edge.node.state();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for asked in request.topics {
+        let mut partitions = Vec::with_capacity(asked.partitions.len());
+        for partition in asked.partitions {
+            let index = partition.partition_index;
+            let found = match find(edge, &state, &asked.name, index) {
+                Ok((place, reader)) => match errors::check_epoch(&reader, partition.current_leader_epoch) {
+                    Ok(()) => offset_at(reader, place, partition.timestamp).await,
+                    Err(code) => Err(code),
+                },
+                Err(code) => Err(code),
+            };
+            partitions.push(answer(index, version, found));
+        }
+        topics.push(ListOffsetsTopicResponse::default().with_name(asked.name).with_partitions(partitions));
+    }
+    ListOffsetsResponse::default().with_topics(topics)
+}
+
+struct FoundOffset {
+    offset: i64,
+    timestamp: i64,
+    leader_epoch: i32,
+}
+
+fn answer(index: i32, version: i16, found: Result<FoundOffset, ErrorCode>) -> ListOffsetsPartitionResponse {
+    let response = ListOffsetsPartitionResponse::default().with_partition_index(index);
+    match found {
+        Ok(found) => {
+            let response = response.with_offset(found.offset).with_timestamp(found.timestamp);
+            if version >= 4 { response.with_leader_epoch(found.leader_epoch) } else { response }
+        }
+        Err(code) => response.with_error_code(code.number()).with_offset(-1).with_timestamp(-1),
+    }
+}
+
+async fn offset_at(reader: Reader, place: TopicPartition, timestamp: i64) -> Result<FoundOffset, ErrorCode> {
+    let leader_epoch = errors::leader_epoch(&reader);
+    let edge_of_log = |offset: Offset| Ok(FoundOffset { offset: offset.0, timestamp: -1, leader_epoch });
+    match timestamp {
+        at::LATEST => return edge_of_log(reader.committed()),
+        at::EARLIEST | at::EARLIEST_LOCAL => return edge_of_log(reader.start()),
+        _ if timestamp < at::EARLIEST_LOCAL => return Err(ErrorCode::InvalidRequest),
+        _ => {}
+    }
+    let search = move || match timestamp {
+        at::MAX_TIMESTAMP => reader.max_timestamp(),
+        time => reader.offset_for_time(Timestamp(time)),
+    };
+    let found = tokio::task::spawn_blocking(search).await.map_err(|_| ErrorCode::UnknownServerError)?;
+    match found {
+        Ok(Some((offset, time))) => Ok(FoundOffset { offset: offset.0, timestamp: time.0, leader_epoch }),
+        Ok(None) => Ok(FoundOffset { offset: -1, timestamp: -1, leader_epoch }),
+        Err(error) => {
+            tracing::warn!(partition = %place, %error, "kafka: offsets by time failed");
+            Err(errors::of_read(&error))
+        }
+    }
+}
+
+pub(super) fn offset_for_leader_epoch(
+    edge: &Edge,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
+    let state = edge.node.state();
+    let topics = request.topics.into_iter().map(|asked| {
+        let partitions = asked.partitions.iter().map(|partition| {
+            let answer = EpochEndOffset::default().with_partition(partition.partition);
+            let found = find(edge, &state, &asked.topic, partition.partition)
+                .and_then(|(_, reader)| errors::check_epoch(&reader, partition.current_leader_epoch).map(|()| reader));
+            match found {
+                Ok(reader) => {
+                    let (epoch, end) = reader.epoch_end(partition.leader_epoch);
+                    answer.with_leader_epoch(epoch).with_end_offset(end.0)
+                }
+                Err(code) => answer.with_error_code(code.number()),
+            }
+        });
+        let partitions = partitions.collect();
+        OffsetForLeaderTopicResult::default().with_topic(asked.topic).with_partitions(partitions)
+    });
+    OffsetForLeaderEpochResponse::default().with_topics(topics.collect())
+}
+
+pub(super) async fn delete_records(edge: &Edge, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+    let state = edge.node.state();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for asked in request.topics {
+        let mut partitions = Vec::with_capacity(asked.partitions.len());
+        for partition in asked.partitions {
+            let answer = DeleteRecordsPartitionResult::default().with_partition_index(partition.partition_index);
+            let deleted = delete_below(edge, &state, &asked.name, partition.partition_index, partition.offset).await;
+            partitions.push(match deleted {
+                Ok(start) => answer.with_low_watermark(start.0),
+                Err(code) => answer.with_error_code(code.number()).with_low_watermark(-1),
+            });
+        }
+        topics.push(DeleteRecordsTopicResult::default().with_name(asked.name).with_partitions(partitions));
+    }
+    DeleteRecordsResponse::default().with_topics(topics)
+}
+
+async fn delete_below(edge: &Edge, state: &State, topic: &str, index: i32, offset: i64) -> Result<Offset, ErrorCode> {
+    let (place, reader) = find(edge, state, topic, index)?;
+    if state.topic_named(topic).is_some_and(|topic| topic.internal) {
+        return Err(ErrorCode::InvalidTopic);
+    }
+    let before = if offset == TO_HIGH_WATERMARK { reader.committed() } else { Offset(offset) };
+    if before.0 < 0 || before > reader.committed() {
+        return Err(ErrorCode::OffsetOutOfRange);
+    }
+    edge.node.delete_records(place, before).await.map_err(|error| {
+        tracing::info!(partition = %place, %before, %error, "kafka: records were not deleted");
+        errors::of_node(&error).0
+    })
+}
