@@ -3,11 +3,22 @@ pub mod groups;
 
 pub mod config;
 pub mod error;
+mod file;
+mod flush;
+mod frame;
+mod index;
 pub mod limits;
-pub mod partition;
-pub mod reader;
+mod mark;
+mod partition;
+mod producers;
+mod reader;
+mod recovery;
+mod scan;
+mod storage;
 
 pub use config::{PartitionConfig, TimestampType};
 pub use error::{AppendError, DeleteError, OpenError, ReadError, Stopped};
-pub use partition::{Appended, FlushDone, FlushJob, HardStates, Partition, Recovery, Trimmed};
+pub use flush::{FlushDone, FlushJob, HardStates};
+pub use partition::{Appended, Partition, Trimmed, group_key};
 pub use reader::{Fetched, ReadLimit, Reader};
+pub use recovery::Recovery;

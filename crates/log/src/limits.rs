@@ -18,6 +18,14 @@ pub const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
 pub const NOTE_BYTES_MAX: usize = 1 << 20;
 /// Bytes read at once when a file is scanned.
 pub const SCAN_BYTES: usize = 1 << 20;
+/// Silent producers are looked for this often.
+pub(crate) const EXPIRY_MS: u64 = 60_000;
+/// Producer snapshots kept: the newest and one in case it is damaged.
+pub(crate) const PRODUCER_SNAPSHOTS: usize = 2;
+/// Most bytes one read gives.
+pub const READ_BYTES_MAX: usize = 64 << 20;
+/// Bytes read at once in the search for a time.
+pub(crate) const TIME_SCAN_BYTES: usize = 64 << 10;
 /// Largest index file accepted: one entry per smallest batch of the largest file would be bigger, but the
 /// index is sparse.
 pub const INDEX_FILE_BYTES_MAX: u64 = 64 << 20;

@@ -1,9 +1,22 @@
-//! skeleton
-#![allow(clippy::all, unused_variables, missing_docs, reason = "skeleton")]
-use base::{Offset, Timestamp};
-use bytes::Bytes;
+//! Reads a partition from any thread, beside its owner and never waiting for it.
+//!
+//! What always holds: what is given are whole batches whose checksums fit, whose offsets follow one
+//! another, and none of which begins at or after the limit asked for.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use base::batch::{BatchError, BatchHeader};
+use base::disk::DiskError;
+use base::{Offset, Term, Timestamp, records};
+use bytes::{Bytes, BytesMut};
 
 use crate::ReadError;
+use crate::file::LogFile;
+use crate::frame::{Frame, FrameError, epoch_of};
+use crate::limits::{READ_BYTES_MAX, TIME_SCAN_BYTES};
+use crate::scan::{ScanError, Scanner};
 
 /// How far a read may go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,7 +30,7 @@ pub enum ReadLimit {
 /// What a read gave.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fetched {
-    /// Whole batches; the first contains the offset asked for. Empty at the limit.
+    /// Whole batches, one after another; the first contains the offset asked for. Empty at the limit.
     pub bytes: Bytes,
     /// Where to read on.
     pub next: Offset,
@@ -25,38 +38,378 @@ pub struct Fetched {
     pub start: Offset,
 }
 
-/// Reads a partition from any thread; never waits for its owner.
-#[derive(Clone, Debug)]
+/// The part of a partition that owner and readers share.
+pub(crate) struct Shared {
+    files: RwLock<Arc<[Arc<LogFile>]>>,
+    start: AtomicI64,
+    committed: AtomicI64,
+    end: AtomicI64,
+    term: AtomicU64,
+}
+
+impl Shared {
+    pub fn new(files: &[Arc<LogFile>], start: Offset, end: Offset, term: Term) -> Self {
+        Self {
+            files: RwLock::new(files.into()),
+            start: AtomicI64::new(start.0),
+            committed: AtomicI64::new(end.0),
+            end: AtomicI64::new(end.0),
+            term: AtomicU64::new(term.0),
+        }
+    }
+
+    pub fn files(&self) -> Arc<[Arc<LogFile>]> {
+        Arc::clone(&self.files.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn set_files(&self, files: &[Arc<LogFile>]) {
+        *self.files.write().unwrap_or_else(PoisonError::into_inner) = files.into();
+    }
+
+    pub fn start(&self) -> Offset {
+        Offset(self.start.load(Ordering::Acquire))
+    }
+
+    pub fn committed(&self) -> Offset {
+        Offset(self.committed.load(Ordering::Acquire))
+    }
+
+    pub fn end(&self) -> Offset {
+        Offset(self.end.load(Ordering::Acquire))
+    }
+
+    pub fn set_start(&self, offset: Offset) {
+        self.start.store(offset.0, Ordering::Release);
+    }
+
+    pub fn set_committed(&self, offset: Offset) {
+        self.committed.store(offset.0, Ordering::Release);
+    }
+
+    pub fn set_end(&self, offset: Offset) {
+        self.end.store(offset.0, Ordering::Release);
+    }
+
+    pub fn set_term(&self, term: Term) {
+        self.term.store(term.0, Ordering::Release);
+    }
+}
+
+/// Reads a partition. Clones see the same; all see new records, commits and files at once.
+#[derive(Clone)]
 pub struct Reader {
-    _private: (),
+    shared: Arc<Shared>,
 }
 
 impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Batches from the one that contains `from`, up to `bytes_max` bytes (at most [`READ_BYTES_MAX`]),
+    /// but at least one batch if there is any below the limit. One call may give less than there is: read
+    /// on at [`Fetched::next`].
+    ///
+    /// # Errors
+    /// `OutOfRange` below the start or past the end; `Corrupt` and `Disk` if the first batch cannot be read.
     pub fn read(&self, from: Offset, bytes_max: usize, limit: ReadLimit) -> Result<Fetched, ReadError> {
-        unimplemented!()
+        let (start, committed) = (self.start(), self.committed());
+        if from < start || from > self.end() {
+            return Err(self.out_of_range(from));
+        }
+        let stop = match limit {
+            ReadLimit::Committed => committed,
+            ReadLimit::End => self.end(),
+        };
+        let fetched = |bytes, next| Ok(Fetched { bytes, next, committed, start });
+        if from < stop {
+            let files = self.shared.files();
+            let first = files.partition_point(|file| file.name.base_offset <= from).saturating_sub(1);
+            for file in &files[first..] {
+                let read = Read { file, from, stop, bytes_max: bytes_max.min(READ_BYTES_MAX) };
+                match read.run() {
+                    Ok(Some((bytes, next))) => return fetched(bytes, next),
+                    Ok(None) => {}
+                    // Trimmed since the check above.
+                    Err(ReadError::Disk(DiskError::NotFound { .. })) if from < self.start() => {
+                        return Err(self.out_of_range(from));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        fetched(Bytes::new(), from)
     }
-    /// The first committed record at or after `time`.
+
+    /// The first committed record at or after `time`, and its time.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Disk` if the files in question cannot be read.
     pub fn offset_for_time(&self, time: Timestamp) -> Result<Option<(Offset, Timestamp)>, ReadError> {
-        unimplemented!()
+        let committed = self.committed();
+        for file in self.shared.files().iter().filter(|file| file.max_timestamp() >= time) {
+            match self.search(file, time, committed) {
+                Ok(None) => {}
+                Err(ReadError::Disk(DiskError::NotFound { .. })) if file.next_offset() <= self.start() => {}
+                found => return found,
+            }
+        }
+        Ok(None)
     }
-    /// The committed record with the largest timestamp.
+
+    /// The first of the committed records with the largest timestamp, and that timestamp.
+    ///
+    /// # Errors
+    /// As [`Reader::offset_for_time`].
     pub fn max_timestamp(&self) -> Result<Option<(Offset, Timestamp)>, ReadError> {
-        unimplemented!()
+        let files = self.shared.files();
+        let mut times: Vec<Timestamp> = files.iter().map(|file| file.max_timestamp()).collect();
+        times.sort_unstable();
+        times.dedup();
+        // The newest may not be committed, or a header may promise a time no record has: then the next.
+        for time in times.into_iter().rev().filter(|time| time.0 >= 0) {
+            if let Some(found) = self.offset_for_time(time)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
-    /// The largest epoch not above `leader_epoch` and the offset after its last record, or (-1, -1).
+
+    /// The largest leader epoch with records that is not above `leader_epoch`, and the offset after its
+    /// last committed record. (-1, -1) if the epoch is unknown, as Kafka's OffsetForLeaderEpoch.
+    #[must_use]
     pub fn epoch_end(&self, leader_epoch: i32) -> (i32, Offset) {
-        unimplemented!()
+        let files = self.shared.files();
+        let current = epoch_of(Term(self.shared.term.load(Ordering::Acquire)));
+        let epoch = |file: &Arc<LogFile>| epoch_of(file.name.term);
+        if leader_epoch < 0 || leader_epoch > current {
+            return (-1, Offset(-1));
+        }
+        let below = files.partition_point(|file| epoch(file) <= leader_epoch);
+        let end = files.get(below).map_or(self.committed(), |next| next.name.base_offset.min(self.committed()));
+        let found = below.checked_sub(1).map_or(leader_epoch, |at| epoch(&files[at]));
+        (found, end)
     }
+
+    /// The high watermark: the first offset that is not committed.
+    #[must_use]
     pub fn committed(&self) -> Offset {
-        unimplemented!()
+        self.shared.committed()
     }
+
+    /// The first offset not written.
+    #[must_use]
     pub fn end(&self) -> Offset {
-        unimplemented!()
+        self.shared.end()
     }
+
+    /// The first offset that is not deleted.
+    #[must_use]
     pub fn start(&self) -> Offset {
-        unimplemented!()
+        self.shared.start()
     }
+
+    /// Of all log files.
+    #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        unimplemented!()
+        self.shared.files().iter().map(|file| file.len_bytes()).sum()
     }
+
+    fn out_of_range(&self, offset: Offset) -> ReadError {
+        ReadError::OutOfRange { offset, start: self.start(), end: self.end() }
+    }
+
+    fn search(
+        &self,
+        file: &LogFile,
+        time: Timestamp,
+        committed: Offset,
+    ) -> Result<Option<(Offset, Timestamp)>, ReadError> {
+        let start = self.start();
+        let failed = |error| read_error(file, error);
+        let position = file.with_index(|index| index.position_of_time(time)).map_err(failed)?;
+        let handle = file.handle()?;
+        let mut scanner = Scanner::new(handle.as_ref(), position, file.len_bytes(), TIME_SCAN_BYTES);
+        while let Some((_, frame, bytes)) = scanner.next().map_err(failed)? {
+            let Frame::Batch(header) = frame else { continue };
+            if header.base_offset >= committed {
+                break;
+            }
+            if header.next_offset() > start
+                && header.max_timestamp >= time
+                && let Some(found) = first_record_since(&header, bytes, time, start)
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reader({}..{}, end {})", self.start(), self.committed(), self.end())
+    }
+}
+
+/// One read in one file.
+struct Read<'a> {
+    file: &'a LogFile,
+    from: Offset,
+    stop: Offset,
+    bytes_max: usize,
+}
+
+impl Read<'_> {
+    /// The batches, and the offset after them; `None` if the file has nothing from `from` on.
+    fn run(&self) -> Result<Option<(Bytes, Offset)>, ReadError> {
+        let relative = (self.from.0 - self.file.name.base_offset.0).max(0).unsigned_abs();
+        let position = self.file.with_index(|index| index.position_of_offset(relative));
+        let mut position = position.map_err(|error| read_error(self.file, error))?;
+        let handle = self.file.handle()?;
+        let len = self.file.len_bytes();
+        // Enough to skip to `from` within one step of the index, then what was asked for.
+        let mut wanted = self.bytes_max.saturating_add(SKIP_BYTES);
+        while position < len {
+            let count = usize::try_from(len - position).unwrap_or(usize::MAX).min(wanted);
+            let mut buffer = BytesMut::zeroed(count);
+            let read = handle.read_at(position, &mut buffer)?;
+            if read < count {
+                return Err(self.corrupt(position + read as u64, "the file is shorter than what was written"));
+            }
+            match self.pick(&buffer, position)? {
+                Picked::Batches { from, to, next } => {
+                    return Ok(Some((buffer.freeze().slice(from..to), next)));
+                }
+                Picked::Nothing => return Ok(None),
+                Picked::ReadOn { at, size } => {
+                    if at as u64 + size as u64 > len - position {
+                        return Err(self.corrupt(position + at as u64, "a batch reaches past the end of the file"));
+                    }
+                    position += at as u64;
+                    wanted = wanted.max(size);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds what was asked for in `buffer`, which starts at `position`, a frame's start.
+    fn pick(&self, buffer: &[u8], position: u64) -> Result<Picked, ReadError> {
+        let mut at = 0;
+        let mut batches: Option<(usize, Offset)> = None;
+        while at < buffer.len() {
+            let rest = &buffer[at..];
+            let step = self.look(rest, batches.is_some());
+            let (size, header) = match step {
+                Ok(Look::Frame { size, header }) => (size, header),
+                Ok(Look::Cut { size }) if batches.is_none() => return Ok(Picked::ReadOn { at, size }),
+                Err(error) if batches.is_none() => {
+                    return Err(self.corrupt(position + at as u64, &error.to_string()));
+                }
+                // What was found is good; the next read says what is wrong here.
+                Ok(Look::Cut { .. }) | Err(_) => break,
+            };
+            match (header, batches) {
+                (None, None) => {}
+                (None, Some(_)) => break,
+                (Some(header), None) if header.next_offset() <= self.from => {}
+                (Some(header), _) if header.base_offset >= self.stop => break,
+                (Some(header), None) if header.base_offset > self.from.max(self.file.name.base_offset) => {
+                    return Err(self.corrupt(position + at as u64, "a batch is missing before this one"));
+                }
+                (Some(header), None) => batches = Some((at, header.next_offset())),
+                (Some(header), Some((first, next))) => {
+                    if at + size - first > self.bytes_max || header.base_offset != next {
+                        break;
+                    }
+                    batches = Some((first, header.next_offset()));
+                }
+            }
+            at += size;
+        }
+        Ok(match batches {
+            Some((from, next)) => Picked::Batches { from, to: at, next },
+            None if at >= buffer.len() => Picked::ReadOn { at, size: 0 },
+            None => Picked::Nothing,
+        })
+    }
+
+    /// The frame at the start of `rest`; checked, unless it lies before what was asked for.
+    fn look(&self, rest: &[u8], collecting: bool) -> Result<Look, FrameError> {
+        let cut = |error: FrameError| match error {
+            FrameError::Batch(BatchError::Truncated { need, .. }) => Ok(Look::Cut { size: need }),
+            error => Err(error),
+        };
+        let frame = match Frame::parse(rest) {
+            Ok(frame) => frame,
+            Err(error) => return cut(error),
+        };
+        let skipped = matches!(frame, Frame::Batch(header) if !collecting && header.next_offset() <= self.from);
+        if !skipped {
+            Frame::check(rest)?;
+        }
+        let header = match frame {
+            Frame::Batch(header) => Some(header),
+            Frame::Note(_) => None,
+        };
+        Ok(Look::Frame { size: frame.size_bytes(), header })
+    }
+
+    fn corrupt(&self, position: u64, reason: &str) -> ReadError {
+        ReadError::Corrupt { path: self.file.path(), position, reason: reason.to_owned() }
+    }
+}
+
+/// Read beyond what was asked for: the way from an index entry to the batch in question.
+const SKIP_BYTES: usize = 32 << 10;
+
+enum Look {
+    Frame {
+        size: usize,
+        header: Option<BatchHeader>,
+    },
+    /// `size` bytes are needed to see more.
+    Cut {
+        size: usize,
+    },
+}
+
+enum Picked {
+    /// `buffer[from..to]`; `next` is the offset after them.
+    Batches {
+        from: usize,
+        to: usize,
+        next: Offset,
+    },
+    /// Read again from `at`, at least `size` bytes.
+    ReadOn {
+        at: usize,
+        size: usize,
+    },
+    Nothing,
+}
+
+fn read_error(file: &LogFile, error: ScanError) -> ReadError {
+    match error {
+        ScanError::Disk(error) => ReadError::Disk(error),
+        ScanError::Bad { position, error } => {
+            ReadError::Corrupt { path: file.path(), position, reason: error.to_string() }
+        }
+    }
+}
+
+/// The first record of a batch at or after `time` and `start`.
+fn first_record_since(
+    header: &BatchHeader,
+    bytes: &[u8],
+    time: Timestamp,
+    start: Offset,
+) -> Option<(Offset, Timestamp)> {
+    let Ok(decoded) = records::decode(bytes) else {
+        // The producer's bytes are no records: the batch is all that can be told apart.
+        return Some((header.base_offset.max(start), header.max_timestamp));
+    };
+    let mut found = decoded.iter().filter_map(Result::ok);
+    found.find(|record| record.timestamp >= time && record.offset >= start).map(|record| (record.offset, record.timestamp))
 }

@@ -1,0 +1,145 @@
+//! What has to reach the disk, in the one order that survives a crash at any point.
+//!
+//! ```text
+//! hard states -> log files -> their names -> mark -> producers, indexes -> mark's sync -> removals
+//! ```
+//! The vote before the entries of its term; the mark after what it speaks of; a file's removal after the
+//! mark that says it is not missed.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base::disk::{Disk, DiskError, DiskFile};
+use bytes::Bytes;
+use quorum::JournalError;
+
+use crate::mark::Mark;
+
+/// The hard states of the node's groups, shared by its partitions.
+pub type HardStates = Arc<Mutex<quorum::HardStates>>;
+
+/// What one partition has to make durable. Blocks while it runs; may run on any thread.
+pub struct FlushJob {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: Arc<str>,
+    pub(crate) hard: Option<HardStates>,
+    pub(crate) files: Vec<Arc<dyn DiskFile>>,
+    pub(crate) names: bool,
+    pub(crate) mark_file: Arc<dyn DiskFile>,
+    pub(crate) mark: Mark,
+    /// The same for the other slot, if files go: then neither slot may speak of them.
+    pub(crate) second_mark: Option<Mark>,
+    pub(crate) mark_sync: bool,
+    pub(crate) side_files: Vec<SideFile>,
+    pub(crate) removals: Vec<String>,
+    /// Removed only if the side files that replace them were written.
+    pub(crate) retired: Vec<String>,
+    pub(crate) ready: u64,
+}
+
+/// A file that helps a restart and can be done without.
+pub(crate) struct SideFile {
+    pub path: String,
+    pub content: Bytes,
+}
+
+/// What a [`FlushJob`] did; for [`crate::Partition::flushed`].
+#[derive(Debug)]
+pub struct FlushDone {
+    pub(crate) ready: u64,
+    /// False if there was no room: what depends on it has to wait.
+    pub(crate) mark_written: bool,
+    pub(crate) mark_synced: bool,
+    /// False if there was no room.
+    pub(crate) side_files_written: bool,
+    /// Not removed, to be tried again.
+    pub(crate) removals_left: Vec<String>,
+}
+
+impl FlushJob {
+    /// Makes it durable.
+    ///
+    /// # Errors
+    /// Anything that leaves in doubt what the disk holds: the partition must stop.
+    pub fn run(self) -> Result<FlushDone, DiskError> {
+        if let Some(hard) = &self.hard {
+            hard.lock().unwrap_or_else(PoisonError::into_inner).sync().map_err(disk_error)?;
+        }
+        for file in &self.files {
+            file.sync()?;
+        }
+        if self.names {
+            self.disk.sync_dir(&self.dir)?;
+        }
+        let mut mark_written = unless_full(self.mark.write(self.mark_file.as_ref()))?;
+        if let Some(second) = self.second_mark {
+            mark_written = mark_written && unless_full(second.write(self.mark_file.as_ref()))?;
+        }
+        let side_files_written = self.write_side_files()?;
+        let mark_synced = mark_written && self.mark_sync;
+        if mark_synced {
+            self.mark_file.sync()?;
+        }
+        if side_files_written {
+            // One that stays costs room only.
+            let _left = self.remove(&self.retired);
+        }
+        let removals_left = if mark_synced { self.remove(&self.removals) } else { self.removals };
+        Ok(FlushDone { ready: self.ready, mark_written, mark_synced, side_files_written, removals_left })
+    }
+
+    fn write_side_files(&self) -> Result<bool, DiskError> {
+        for side in &self.side_files {
+            let temporary = format!("{}.tmp", side.path);
+            self.remove_if_there(&temporary)?;
+            let written = self.disk.create(&temporary).and_then(|file| {
+                file.append(&[&side.content])?;
+                file.sync()
+            });
+            if !unless_full(written)? {
+                self.remove_if_there(&temporary)?;
+                return Ok(false);
+            }
+            self.disk.rename(&temporary, &side.path)?;
+        }
+        if !self.side_files.is_empty() {
+            self.disk.sync_dir(&self.dir)?;
+        }
+        Ok(true)
+    }
+
+    /// Removes what is not needed any more. A failure costs room only: it is tried again.
+    fn remove(&self, paths: &[String]) -> Vec<String> {
+        let failed = |path: &&String| self.remove_if_there(path).is_err();
+        paths.iter().filter(failed).cloned().collect()
+    }
+
+    fn remove_if_there(&self, path: &str) -> Result<(), DiskError> {
+        match self.disk.remove_file(path) {
+            Ok(()) | Err(DiskError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl fmt::Debug for FlushJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FlushJob({}, {} files up to {:?})", self.dir, self.files.len(), self.mark)
+    }
+}
+
+/// True if it was done, false if there was no room.
+fn unless_full(result: Result<(), DiskError>) -> Result<bool, DiskError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(DiskError::Full { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn disk_error(error: JournalError) -> DiskError {
+    match error {
+        JournalError::Disk(error) | JournalError::Stopped(error) => error,
+        error => DiskError::Io { path: "hard states".to_owned(), cause: error.to_string() },
+    }
+}

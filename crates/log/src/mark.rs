@@ -1,0 +1,114 @@
+//! The mark: how far a partition's log is known to be durable, and where it starts.
+//!
+//! Two slots, written in turn, so that one survives a torn write. What always holds: a slot never says
+//! more than was durable when it was written, so an old slot is as true as a new one, only further behind.
+
+use std::sync::Arc;
+
+use base::checksum::crc32c;
+use base::disk::{Disk, DiskError, DiskFile};
+use base::{LogIndex, Offset, Term};
+
+pub(crate) const MARK_NAME: &str = "mark";
+const MAGIC: &[u8; 4] = b"SWMK";
+const VERSION: u16 = 1;
+const SLOT_BYTES: usize = 64;
+const SLOT_POSITIONS: [u64; 2] = [0, 4096];
+
+/// What a slot says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Mark {
+    pub sequence: u64,
+    /// Everything up to this entry is durable.
+    pub flushed_index: LogIndex,
+    /// The offset after it.
+    pub flushed_offset: Offset,
+    /// Records below are deleted.
+    pub start: Offset,
+    /// Entries up to this one are gone, with their files.
+    pub trimmed_index: LogIndex,
+    pub trimmed_term: Term,
+}
+
+impl Mark {
+    /// The mark of a partition nothing was written to.
+    pub const NEW: Self = Self {
+        sequence: 1,
+        flushed_index: LogIndex(0),
+        flushed_offset: Offset(0),
+        start: Offset(0),
+        trimmed_index: LogIndex(0),
+        trimmed_term: Term(0),
+    };
+
+    /// Creates the file with [`Mark::NEW`] in both slots, durably.
+    pub fn create(disk: &dyn Disk, dir: &str) -> Result<Arc<dyn DiskFile>, DiskError> {
+        let path = format!("{dir}/{MARK_NAME}");
+        match disk.remove_file(&path) {
+            Ok(()) | Err(DiskError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let file = disk.create(&path)?;
+        Self::NEW.write(file.as_ref())?;
+        Self { sequence: 2, ..Self::NEW }.write(file.as_ref())?;
+        file.sync()?;
+        disk.sync_dir(dir)?;
+        Ok(file)
+    }
+
+    /// The newest valid slot.
+    pub fn read(file: &dyn DiskFile) -> Result<Option<Self>, DiskError> {
+        let mut newest: Option<Self> = None;
+        for position in SLOT_POSITIONS {
+            let mut slot = [0; SLOT_BYTES];
+            let count = file.read_at(position, &mut slot)?;
+            let mark = if count == SLOT_BYTES { Self::decode(&slot) } else { None };
+            if let Some(mark) = mark
+                && newest.is_none_or(|newest| newest.sequence < mark.sequence)
+            {
+                newest = Some(mark);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Writes this mark's slot. Not durable before the file is synced.
+    pub fn write(&self, file: &dyn DiskFile) -> Result<(), DiskError> {
+        file.write_at(SLOT_POSITIONS[usize::from(self.sequence % 2 == 1)], &self.encode())
+    }
+
+    fn encode(&self) -> [u8; SLOT_BYTES] {
+        let mut slot = [0; SLOT_BYTES];
+        slot[0..4].copy_from_slice(MAGIC);
+        slot[4..6].copy_from_slice(&VERSION.to_be_bytes());
+        slot[8..16].copy_from_slice(&self.sequence.to_be_bytes());
+        slot[16..24].copy_from_slice(&self.flushed_index.0.to_be_bytes());
+        slot[24..32].copy_from_slice(&self.flushed_offset.0.to_be_bytes());
+        slot[32..40].copy_from_slice(&self.start.0.to_be_bytes());
+        slot[40..48].copy_from_slice(&self.trimmed_index.0.to_be_bytes());
+        slot[48..56].copy_from_slice(&self.trimmed_term.0.to_be_bytes());
+        let crc = crc32c(&slot[..60]);
+        slot[60..64].copy_from_slice(&crc.to_be_bytes());
+        slot
+    }
+
+    fn decode(slot: &[u8; SLOT_BYTES]) -> Option<Self> {
+        let eight = |at: usize| -> [u8; 8] {
+            let mut out = [0; 8];
+            out.copy_from_slice(&slot[at..at + 8]);
+            out
+        };
+        let crc = u32::from_be_bytes([slot[60], slot[61], slot[62], slot[63]]);
+        let known = slot[0..4] == *MAGIC && slot[4..6] == VERSION.to_be_bytes() && crc == crc32c(&slot[..60]);
+        let mark = Self {
+            sequence: u64::from_be_bytes(eight(8)),
+            flushed_index: LogIndex(u64::from_be_bytes(eight(16))),
+            flushed_offset: Offset(i64::from_be_bytes(eight(24))),
+            start: Offset(i64::from_be_bytes(eight(32))),
+            trimmed_index: LogIndex(u64::from_be_bytes(eight(40))),
+            trimmed_term: Term(u64::from_be_bytes(eight(48))),
+        };
+        (known && mark.start.0 >= 0 && mark.flushed_offset.0 >= 0).then_some(mark)
+    }
+}
+

@@ -1,0 +1,436 @@
+//! Opening: from whatever a crash left to a log that ends after its last good entry.
+//!
+//! What always holds: nothing at or below the mark is ever cut off or removed; nothing above the end that
+//! is found is left lying around; nothing counts as durable before it was synced.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use base::disk::{Disk, DiskError, DiskFile};
+use base::{LogIndex, Offset, Term, Timestamp};
+
+use crate::file::{FileName, LogFile, path_of, read_index_file, read_index_summary};
+use crate::frame::{Frame, FrameError, Place};
+use crate::index::{SparseIndex, Summary};
+use crate::limits::{PRODUCERS_FILE_BYTES_MAX, SCAN_BYTES};
+use crate::mark::{MARK_NAME, Mark};
+use crate::producers::{Producers, SnapshotPlace};
+use crate::scan::{ScanError, Scanner};
+use crate::{OpenError, PartitionConfig};
+
+/// What opening found and did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recovery {
+    /// Bytes cut off after the mark: a torn tail, never acknowledged.
+    pub truncated_bytes: u64,
+    /// Bytes of log read to get here.
+    pub scanned_bytes: u64,
+    /// In plain words, what a person should know.
+    pub findings: Vec<String>,
+}
+
+/// A log ready to go on.
+pub(crate) struct Recovered {
+    pub files: VecDeque<Arc<LogFile>>,
+    /// Files whose `.idx` is missing or behind.
+    pub unindexed: Vec<Arc<LogFile>>,
+    pub end: Place,
+    pub last_term: Term,
+    pub mark: Mark,
+    pub mark_file: Arc<dyn DiskFile>,
+    pub producers: Producers,
+    /// Paths of producer snapshots, oldest first.
+    pub snapshots: VecDeque<String>,
+    pub recovery: Recovery,
+}
+
+/// Opens the log in `dir`, or creates it. `written_before` says that the group has voted, so that a log
+/// that is not there is a loss.
+pub(crate) fn recover(
+    disk: &Arc<dyn Disk>,
+    dir: &Arc<str>,
+    config: &PartitionConfig,
+    written_before: bool,
+    wall: Timestamp,
+) -> Result<Recovered, OpenError> {
+    disk.create_dir_all(dir)?;
+    let names = Names::list(disk.as_ref(), dir)?;
+    let (mark_file, mark) = match names.open_mark(disk.as_ref(), dir)? {
+        Some((file, Some(mark))) => (file, Some(mark)),
+        _ if !names.logs.is_empty() => (disk_open_or_create(disk.as_ref(), dir)?, None),
+        _ if written_before => return Err(OpenError::Missing { dir: dir.to_string() }),
+        _ => (Mark::create(disk.as_ref(), dir)?, Some(Mark::NEW)),
+    };
+    let mut walk = Walk::new(Arc::clone(disk), Arc::clone(dir), config, mark, wall);
+    walk.load_producers(&names)?;
+    walk.files(&names)?;
+    walk.settle(&names, mark_file)
+}
+
+/// What lies in a partition's folder.
+struct Names {
+    /// By rising index, then term.
+    logs: Vec<FileName>,
+    /// Snapshots of producers: last index and file name, oldest first.
+    snapshots: Vec<(LogIndex, String)>,
+    /// Left-overs.
+    rubbish: Vec<String>,
+    has_mark: bool,
+}
+
+impl Names {
+    fn list(disk: &dyn Disk, dir: &str) -> Result<Self, DiskError> {
+        let mut names = Self { logs: Vec::new(), snapshots: Vec::new(), rubbish: Vec::new(), has_mark: false };
+        let entries = disk.list(dir)?;
+        for entry in entries.iter().filter(|entry| !entry.is_dir) {
+            let name = entry.name.as_str();
+            if let Some(log) = FileName::parse(name) {
+                names.logs.push(log);
+            } else if let Some(index) = snapshot_index(name) {
+                names.snapshots.push((index, name.to_owned()));
+            } else if name.ends_with(".tmp") {
+                names.rubbish.push(name.to_owned());
+            }
+            names.has_mark |= name == MARK_NAME;
+        }
+        names.logs.sort_unstable();
+        names.snapshots.sort();
+        let logs = &names.logs;
+        let orphan = |name: &&str| {
+            let log = name.strip_suffix(".idx").and_then(|stem| FileName::parse(&format!("{stem}.log")));
+            log.is_some_and(|log| !logs.contains(&log))
+        };
+        names.rubbish.extend(entries.iter().map(|entry| entry.name.as_str()).filter(orphan).map(str::to_owned));
+        Ok(names)
+    }
+
+    #[expect(clippy::type_complexity, reason = "no mark, an unreadable mark, a mark: told apart by the caller alone")]
+    fn open_mark(&self, disk: &dyn Disk, dir: &str) -> Result<Option<(Arc<dyn DiskFile>, Option<Mark>)>, DiskError> {
+        if !self.has_mark {
+            return Ok(None);
+        }
+        let file = disk.open(&format!("{dir}/{MARK_NAME}"))?;
+        let mark = Mark::read(file.as_ref())?;
+        Ok(Some((file, mark)))
+    }
+}
+
+/// The file name of a snapshot of producers.
+pub(crate) fn snapshot_name(place: SnapshotPlace) -> String {
+    format!("{:020}-{:020}.producers", place.next_offset.0, place.last_index.0)
+}
+
+fn snapshot_index(name: &str) -> Option<LogIndex> {
+    let (offset, index) = name.strip_suffix(".producers")?.split_once('-')?;
+    let digits = |part: &str| part.len() == 20 && part.bytes().all(|byte| byte.is_ascii_digit());
+    (digits(offset) && digits(index)).then(|| index.parse().ok().map(LogIndex))?
+}
+
+fn disk_open_or_create(disk: &dyn Disk, dir: &str) -> Result<Arc<dyn DiskFile>, DiskError> {
+    let path = format!("{dir}/{MARK_NAME}");
+    match disk.open(&path) {
+        Err(DiskError::NotFound { .. }) => disk.create(&path),
+        opened => opened,
+    }
+}
+
+/// The walk through the files. Changes nothing on disk until `settle`.
+struct Walk<'a> {
+    disk: Arc<dyn Disk>,
+    dir: Arc<str>,
+    config: &'a PartitionConfig,
+    wall: Timestamp,
+    mark: Option<Mark>,
+    /// Everything up to here was durable: damage there is refused.
+    flushed: LogIndex,
+    files: VecDeque<Arc<LogFile>>,
+    unindexed: Vec<Arc<LogFile>>,
+    end: Place,
+    last_term: Term,
+    /// Files with more bytes than good ones, and how long they are.
+    cut: Vec<(Arc<LogFile>, u64)>,
+    /// Files that do not join, or hold nothing good.
+    dropped: Vec<FileName>,
+    producers: Producers,
+    /// Batches from here on are not in `producers` yet.
+    producers_from: Offset,
+    recovery: Recovery,
+}
+
+impl<'a> Walk<'a> {
+    fn new(
+        disk: Arc<dyn Disk>,
+        dir: Arc<str>,
+        config: &'a PartitionConfig,
+        mark: Option<Mark>,
+        wall: Timestamp,
+    ) -> Self {
+        let known = mark.unwrap_or(Mark::NEW);
+        Self {
+            disk,
+            dir,
+            config,
+            wall,
+            mark,
+            flushed: if mark.is_some() { known.flushed_index } else { LogIndex(u64::MAX) },
+            files: VecDeque::new(),
+            unindexed: Vec::new(),
+            end: Place { offset: known.flushed_offset, index: known.trimmed_index.next() },
+            last_term: known.trimmed_term,
+            cut: Vec::new(),
+            dropped: Vec::new(),
+            producers: Producers::default(),
+            producers_from: Offset::ZERO,
+            recovery: Recovery::default(),
+        }
+    }
+
+    /// Starts from the newest snapshot of producers that is whole and below the mark.
+    fn load_producers(&mut self, names: &Names) -> Result<(), DiskError> {
+        for (_, name) in names.snapshots.iter().rev().filter(|(index, _)| *index <= self.flushed) {
+            let file = self.disk.open(&format!("{}/{name}", self.dir))?;
+            let len = file.len_bytes();
+            if len > PRODUCERS_FILE_BYTES_MAX {
+                continue;
+            }
+            let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+            let read = file.read_at(0, &mut bytes)?;
+            if let Some((producers, place)) = Producers::decode(&bytes[..read])
+                && snapshot_name(place) == *name
+            {
+                self.producers = producers;
+                self.producers_from = place.next_offset;
+                return Ok(());
+            }
+            self.recovery.findings.push(format!("{}/{name} was damaged; an older snapshot and the log stood in", self.dir));
+        }
+        Ok(())
+    }
+
+    fn files(&mut self, names: &Names) -> Result<(), OpenError> {
+        let mut first = true;
+        let trimmed = LogIndex(self.end.index.0 - 1);
+        let (gone, logs) = names.logs.split_at(names.logs.partition_point(|name| name.base_index <= trimmed));
+        if self.mark.is_some() {
+            self.dropped.extend_from_slice(gone);
+        }
+        let mut logs = logs.iter().copied().peekable();
+        while let Some(name) = logs.next() {
+            if first && (name.base_index == self.end.index || self.mark.is_none()) {
+                self.end = name.place();
+            }
+            first = false;
+            let joins = name.place() == self.end && name.term >= self.last_term;
+            if !joins {
+                self.refuse_below(name, 0, "the file does not join the one before it")?;
+                self.dropped.push(name);
+                self.dropped.extend(logs);
+                return Ok(());
+            }
+            if !self.file(name, logs.peek().copied())? {
+                self.dropped.extend(logs);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in one file that joins. False if the log ends in it.
+    fn file(&mut self, name: FileName, next: Option<FileName>) -> Result<bool, OpenError> {
+        let path = path_of(&self.dir, name, "log");
+        let handle = self.disk.open(&path)?;
+        let len = handle.len_bytes();
+        if let Some(next) = next.filter(|next| next.base_index.0 - 1 <= self.flushed.0 && self.mark.is_some())
+            && next.base_offset <= self.producers_from
+            && let Some(summary) = read_index_summary(self.disk.as_ref(), &self.dir, name)?
+            && (summary.bytes, summary.next_offset, summary.next_index) == (len, next.base_offset, next.base_index)
+        {
+            self.keep(LogFile::known(Arc::clone(&self.disk), Arc::clone(&self.dir), name, summary, None));
+            return Ok(true);
+        }
+        let file = self.start_of(name, len)?;
+        let from = file.len_bytes();
+        let bad = self.scan(&file, handle.as_ref(), len, next)?;
+        self.recovery.scanned_bytes += file.len_bytes() - from;
+        if let Some((position, error)) = &bad {
+            self.end = file.place();
+            self.refuse_below(name, *position, &self.describe(&file, error))?;
+        }
+        let file = self.keep(file);
+        if file.len_bytes() > from {
+            self.unindexed.push(Arc::clone(&file));
+        }
+        if file.len_bytes() < len {
+            self.cut.push((file, len));
+        }
+        Ok(bad.is_none())
+    }
+
+    /// Walks a file from what is known of it to its end, or to where the next file begins: there it was
+    /// closed, so what lies after it was given up then. Returns the first bad byte.
+    fn scan(
+        &mut self,
+        file: &LogFile,
+        handle: &dyn DiskFile,
+        len: u64,
+        next: Option<FileName>,
+    ) -> Result<Option<(u64, FrameError)>, DiskError> {
+        let mut scanner = Scanner::new(handle, file.len_bytes(), len, SCAN_BYTES);
+        while next.is_none_or(|next| next.place() != file.place()) {
+            let walked = match scanner.next() {
+                Ok(None) => return Ok(None),
+                Ok(Some((position, frame, _))) => {
+                    file.walked(position, &frame, self.config.index_step_bytes).map(|_| self.remember(&frame))
+                }
+                Err(error) => Err(error),
+            };
+            match walked {
+                Ok(()) => {}
+                Err(ScanError::Bad { position, error }) => return Ok(Some((position, error))),
+                Err(ScanError::Disk(error)) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// A file of which what its `.idx` covers is known, if that can be relied on and the producers need
+    /// nothing of it; else nothing.
+    fn start_of(&self, name: FileName, len: u64) -> Result<LogFile, DiskError> {
+        let fresh = Summary {
+            bytes: 0,
+            next_offset: name.base_offset,
+            next_index: name.base_index,
+            max_timestamp: Timestamp(-1),
+            last_append: self.wall,
+        };
+        let stored = read_index_file(self.disk.as_ref(), &self.dir, name)?;
+        let (index, summary) = stored
+            .filter(|(_, summary)| {
+                summary.bytes <= len
+                    && summary.next_index.0 <= self.flushed.0.saturating_add(1)
+                    && summary.next_offset <= self.producers_from
+                    && self.mark.is_some()
+            })
+            .unwrap_or((SparseIndex::default(), fresh));
+        Ok(LogFile::known(Arc::clone(&self.disk), Arc::clone(&self.dir), name, summary, Some(index)))
+    }
+
+    fn remember(&mut self, frame: &Frame) {
+        if let Frame::Batch(header) = frame
+            && header.base_offset >= self.producers_from
+        {
+            self.producers.record(header, self.wall, self.config.producers_max);
+        }
+    }
+
+    fn keep(&mut self, file: LogFile) -> Arc<LogFile> {
+        self.end = Place { offset: file.next_offset(), index: file.next_index() };
+        self.last_term = file.name.term;
+        let file = Arc::new(file);
+        self.files.push_back(Arc::clone(&file));
+        file
+    }
+
+    /// Damage at `self.end` is refused if the entry there was durable.
+    fn refuse_below(&self, name: FileName, position: u64, reason: &str) -> Result<(), OpenError> {
+        if self.end.index > self.flushed {
+            return Ok(());
+        }
+        let path = path_of(&self.dir, name, "log");
+        Err(OpenError::Corrupt { path, position, reason: reason.to_owned() })
+    }
+
+    fn describe(&self, file: &LogFile, error: &FrameError) -> String {
+        format!("entry {} (offset {}): {error}", file.next_index(), file.next_offset())
+    }
+
+    /// Cuts, removes and syncs, so that what was found is what is there.
+    fn settle(mut self, names: &Names, mark_file: Arc<dyn DiskFile>) -> Result<Recovered, OpenError> {
+        self.refuse_short(names)?;
+        let tidied = self.tidy(names)?;
+        let last_index = LogIndex(self.end.index.0 - 1);
+        let known = self.mark.unwrap_or(Mark::NEW);
+        let behind = |file: &&Arc<LogFile>| self.mark.is_none() || file.next_index().0 > self.flushed.0 + 1;
+        let unsynced: Vec<_> = self.files.iter().filter(behind).chain(self.cut.iter().map(|(file, _)| file)).collect();
+        let write = tidied || !unsynced.is_empty() || self.mark.is_none();
+        let first = self.files.front();
+        let trimmed_index = first.map_or(last_index, |file| LogIndex(file.name.base_index.0 - 1));
+        let mark = Mark {
+            sequence: known.sequence + u64::from(write),
+            flushed_index: last_index,
+            flushed_offset: self.end.offset,
+            start: known.start.clamp(first.map_or(self.end.offset, |file| file.name.base_offset), self.end.offset),
+            trimmed_index,
+            trimmed_term: if trimmed_index == known.trimmed_index { known.trimmed_term } else { Term::ZERO },
+        };
+        if write {
+            // After SIGKILL these bytes and names may be in the page cache only.
+            for file in unsynced {
+                file.handle()?.sync()?;
+            }
+            self.disk.sync_dir(&self.dir)?;
+            mark.write(mark_file.as_ref())?;
+            mark_file.sync()?;
+        }
+        if self.mark.is_none() {
+            let finding = format!("{}/{MARK_NAME} was missing or damaged; the whole log was checked and is good", self.dir);
+            self.recovery.findings.push(finding);
+        }
+        let snapshots = names.snapshots.iter().filter(|(index, _)| *index <= last_index);
+        Ok(Recovered {
+            snapshots: snapshots.map(|(_, name)| format!("{}/{name}", self.dir)).collect(),
+            files: self.files,
+            unindexed: self.unindexed,
+            end: self.end,
+            last_term: self.last_term,
+            mark,
+            mark_file,
+            producers: self.producers,
+            recovery: self.recovery,
+        })
+    }
+
+    /// A log that ends before what was durable is damage. Without a mark the snapshots bear witness.
+    fn refuse_short(&self, names: &Names) -> Result<(), OpenError> {
+        let witness = names.snapshots.last().map_or(LogIndex::ZERO, |(index, _)| *index);
+        let durable = if self.mark.is_some() { self.flushed } else { witness };
+        let last_index = LogIndex(self.end.index.0 - 1);
+        if last_index >= durable {
+            return Ok(());
+        }
+        let reason = format!("the log ends at entry {last_index}, {durable} was durable");
+        let path = self.files.back().map_or_else(|| format!("{}/", self.dir), |file| file.path());
+        let position = self.files.back().map_or(0, |file| file.len_bytes());
+        Err(OpenError::Corrupt { path, position, reason })
+    }
+
+    /// Cuts and removes what is not part of the log. True if there was anything.
+    fn tidy(&mut self, names: &Names) -> Result<bool, DiskError> {
+        let mut removals: Vec<String> = names.rubbish.iter().map(|name| format!("{}/{name}", self.dir)).collect();
+        for (file, len) in &self.cut {
+            file.handle()?.truncate(file.len_bytes())?;
+            self.recovery.truncated_bytes += len - file.len_bytes();
+        }
+        for name in &self.dropped {
+            let path = path_of(&self.dir, *name, "log");
+            if name.base_index >= self.end.index {
+                self.recovery.truncated_bytes += self.disk.open(&path)?.len_bytes();
+            }
+            removals.extend([path_of(&self.dir, *name, "idx"), path]);
+        }
+        // A last file without a good frame is as if it had never been created.
+        while let Some(last) = self.files.pop_back_if(|file| file.len_bytes() == 0) {
+            removals.extend([last.index_path(), last.path()]);
+            self.cut.retain(|(file, _)| !Arc::ptr_eq(file, &last));
+            let before = self.mark.map_or(Term::ZERO, |mark| mark.trimmed_term);
+            self.last_term = self.files.back().map_or(before, |file| file.name.term);
+        }
+        for path in &removals {
+            match self.disk.remove_file(path) {
+                Ok(()) | Err(DiskError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(!removals.is_empty())
+    }
+}

@@ -1,0 +1,290 @@
+//! The log of a partition as its Raft group sees it: the files, and what is known of where they end.
+//!
+//! What always holds: files join without a gap; one term per file; only the last file may grow, and only
+//! while `active`. The bytes of an entry are written before it is proposed, so that a full disk refuses the
+//! append and the group never holds an entry that cannot be written.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use base::disk::{Disk, DiskError};
+use base::{LogIndex, NodeId, Offset, Term, Tick, Timestamp};
+use bytes::Bytes;
+use quorum::{Entry, HardState, Initial, Payload, Snapshot, Storage, StorageError};
+
+use crate::PartitionConfig;
+use crate::file::{FileName, LogFile};
+use crate::frame::{Frame, Note, NoteKind, Place};
+use crate::limits::SCAN_BYTES;
+use crate::reader::Shared;
+use crate::scan::{ScanError, Scanner};
+
+/// See the module.
+pub(crate) struct LogStorage {
+    pub node: NodeId,
+    pub disk: Arc<dyn Disk>,
+    pub dir: Arc<str>,
+    pub shared: Arc<Shared>,
+    /// Oldest first.
+    pub files: VecDeque<Arc<LogFile>>,
+    /// The last file takes appends.
+    pub active: bool,
+    pub active_since: Tick,
+    /// Where the next entry belongs.
+    pub end: Place,
+    pub last_term: Term,
+    /// The last entry that was removed with its file.
+    pub trimmed: (LogIndex, Term),
+    /// Term and vote; the commit index is not kept.
+    pub hard_state: HardState,
+    /// Files with bytes no flush job has taken yet.
+    pub dirty: Vec<Arc<LogFile>>,
+    pub dirty_bytes: u64,
+    /// Names no flush job has taken yet.
+    pub new_names: bool,
+    /// Files whose `.idx` is missing or behind.
+    pub unindexed: Vec<Arc<LogFile>>,
+    /// A file was closed since the last checkpoint.
+    pub checkpoint_due: bool,
+}
+
+/// Why bytes were not written. Nothing of them is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum WriteFault {
+    Full,
+    /// The file's content is unknown.
+    Broken(String),
+}
+
+/// Bytes written and not yet counted.
+pub(crate) struct Written {
+    pub size_bytes: usize,
+    pub next: Place,
+    /// `None` for a note.
+    pub max_timestamp: Option<Timestamp>,
+}
+
+/// When.
+#[derive(Clone, Copy)]
+pub(crate) struct Now {
+    pub tick: Tick,
+    pub wall: Timestamp,
+}
+
+impl LogStorage {
+    /// Writes a frame at the end; it counts only after `count`. `span` is how many offsets it takes.
+    pub fn write(
+        &mut self,
+        bytes: &[u8],
+        term: Term,
+        span: i64,
+        now: Now,
+        config: &PartitionConfig,
+    ) -> Result<(), WriteFault> {
+        let file = self.writable(bytes.len(), term, span, now, config)?;
+        let len = file.len_bytes();
+        let handle = file.handle().map_err(broken)?;
+        match handle.append(&[bytes]) {
+            Ok(position) if position == len => Ok(()),
+            Ok(position) => {
+                Err(WriteFault::Broken(format!("{}: grew to {position} bytes behind our back, not {len}", file.path())))
+            }
+            Err(error) => {
+                handle.truncate(len).map_err(broken)?;
+                Err(fault(error))
+            }
+        }
+    }
+
+    /// Takes back what `write` wrote.
+    pub fn take_back(&mut self) -> Result<(), WriteFault> {
+        let Some(file) = self.files.back() else { return Ok(()) };
+        file.handle().and_then(|handle| handle.truncate(file.len_bytes())).map_err(broken)
+    }
+
+    /// What `write` wrote is an entry now.
+    pub fn count(&mut self, written: &Written, term: Term, now: Now, config: &PartitionConfig) {
+        let Some(file) = self.files.back() else { return };
+        if file.len_bytes() == 0 {
+            self.active_since = now.tick;
+        }
+        file.grew(written.size_bytes, written.next, written.max_timestamp, now.wall, config.index_step_bytes);
+        self.dirty_bytes += written.size_bytes as u64;
+        if !self.dirty.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
+            self.dirty.push(Arc::clone(file));
+        }
+        self.end = written.next;
+        self.last_term = term;
+        self.shared.set_end(written.next.offset);
+    }
+
+    /// Writes an entry without records.
+    pub fn write_note(
+        &mut self,
+        kind: NoteKind,
+        payload: &[u8],
+        term: Term,
+        now: Now,
+        config: &PartitionConfig,
+    ) -> Result<(), WriteFault> {
+        let bytes = Note::encode(kind, self.end, term, payload);
+        self.write(&bytes, term, 0, now, config)?;
+        let next = Place { offset: self.end.offset, index: self.end.index.next() };
+        self.count(&Written { size_bytes: bytes.len(), next, max_timestamp: None }, term, now, config);
+        Ok(())
+    }
+
+    /// The last file, if it may take `bytes` more of `term`; else a new one.
+    fn writable(
+        &mut self,
+        bytes: usize,
+        term: Term,
+        span: i64,
+        now: Now,
+        config: &PartitionConfig,
+    ) -> Result<Arc<LogFile>, WriteFault> {
+        if let Some(last) = self.files.back().filter(|_| self.active) {
+            let fits = last.len_bytes() + bytes as u64 <= config.file_bytes_bound();
+            let room = last.len_bytes() == 0 || (fits && !last.is_out_of_numbers(span));
+            if last.name.term == term && room {
+                return Ok(Arc::clone(last));
+            }
+        }
+        let name = FileName { base_offset: self.end.offset, base_index: self.end.index, term };
+        let created = LogFile::created(Arc::clone(&self.disk), Arc::clone(&self.dir), name, now.wall);
+        let file = Arc::new(created.map_err(fault)?);
+        self.close_active();
+        self.files.push_back(Arc::clone(&file));
+        self.unindexed.push(Arc::clone(&file));
+        self.active = true;
+        self.active_since = now.tick;
+        self.new_names = true;
+        self.publish_files();
+        Ok(file)
+    }
+
+    /// No more appends to the last file: the next one starts a new file.
+    pub fn close_active(&mut self) {
+        if std::mem::replace(&mut self.active, false) {
+            self.checkpoint_due = true;
+        }
+    }
+
+    /// How many of the oldest files may be removed if all below `offset` may.
+    pub fn removable(&self, offset: Offset) -> usize {
+        let closed = self.files.len() - usize::from(self.active);
+        self.files.iter().take(closed).take_while(|file| file.next_offset() <= offset).count()
+    }
+
+    /// Forgets the oldest `count` files; returns them, to be removed once the mark says so.
+    pub fn drop_oldest(&mut self, count: usize) -> Vec<Arc<LogFile>> {
+        let dropped: Vec<_> = self.files.drain(..count).collect();
+        if let Some(last) = dropped.last() {
+            self.trimmed = (LogIndex(last.next_index().0 - 1), last.name.term);
+            let first = self.files.front().map_or(self.end.offset, |file| file.name.base_offset);
+            // Readers see the new start before the files go.
+            self.shared.set_start(self.shared.start().max(first));
+            self.unindexed.retain(|file| !dropped.iter().any(|gone| Arc::ptr_eq(gone, file)));
+            self.publish_files();
+        }
+        dropped
+    }
+
+    fn publish_files(&mut self) {
+        self.shared.set_files(self.files.make_contiguous());
+    }
+
+    fn file_of(&self, index: LogIndex) -> Option<&Arc<LogFile>> {
+        let count = self.files.partition_point(|file| file.name.base_index <= index);
+        self.files.get(count.checked_sub(1)?).filter(|file| index < file.next_index())
+    }
+
+    fn read_entries(&self, from: LogIndex, to: LogIndex, bytes_max: u64) -> Result<Vec<Entry>, ScanError> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes_left = bytes_max;
+        let first = self.files.partition_point(|file| file.name.base_index <= from).saturating_sub(1);
+        for file in self.files.iter().skip(first) {
+            let relative = from.0.saturating_sub(file.name.base_index.0);
+            let (position, _, at) = file.with_index(|index| index.position_of_index(relative))?;
+            let mut index = file.name.base_index.plus(at);
+            let handle = file.handle().map_err(ScanError::Disk)?;
+            let mut scanner = Scanner::new(handle.as_ref(), position, file.len_bytes(), SCAN_BYTES);
+            while let Some((_, frame, bytes)) = scanner.next()? {
+                if index >= to || (!entries.is_empty() && bytes.len() as u64 > bytes_left) {
+                    return Ok(entries);
+                }
+                if index >= from {
+                    bytes_left = bytes_left.saturating_sub(bytes.len() as u64);
+                    entries.push(Entry { term: file.name.term, index, payload: payload_of(&frame, bytes) });
+                }
+                index = index.next();
+            }
+        }
+        Ok(entries)
+    }
+}
+
+impl Storage for LogStorage {
+    fn initial(&self) -> Initial {
+        let last = self.last_index();
+        // One voter: what is durable here is decided. Recovery has synced all there is.
+        let hard_state = HardState { commit: last, ..self.hard_state };
+        Initial { hard_state, voters: vec![self.node], learners: Vec::new(), applied: last }
+    }
+
+    fn first_index(&self) -> LogIndex {
+        self.trimmed.0.next()
+    }
+
+    fn last_index(&self) -> LogIndex {
+        LogIndex(self.end.index.0 - 1)
+    }
+
+    fn term_of(&self, index: LogIndex) -> Result<Term, StorageError> {
+        if index == self.trimmed.0 {
+            return Ok(self.trimmed.1);
+        }
+        if index < self.trimmed.0 {
+            return Err(StorageError::Compacted);
+        }
+        self.file_of(index).map(|file| file.name.term).ok_or(StorageError::Unavailable)
+    }
+
+    fn entries(&self, from: LogIndex, to: LogIndex, bytes_max: u64) -> Result<Vec<Entry>, StorageError> {
+        if from < self.first_index() {
+            return Err(StorageError::Compacted);
+        }
+        if to > self.end.index || from >= to {
+            return Err(StorageError::Unavailable);
+        }
+        self.read_entries(from, to, bytes_max).map_err(|error| match error {
+            ScanError::Disk(error) => StorageError::Corrupt(error.to_string()),
+            ScanError::Bad { position, error } => StorageError::Corrupt(format!("byte {position}: {error}")),
+        })
+    }
+
+    /// A partition has no snapshot: a replica that is too far behind gets log files.
+    fn snapshot(&self) -> Result<Snapshot, StorageError> {
+        Err(StorageError::Unavailable)
+    }
+}
+
+fn payload_of(frame: &Frame, bytes: &[u8]) -> Payload {
+    match frame {
+        Frame::Batch(_) => Payload::Data(Bytes::copy_from_slice(bytes)),
+        Frame::Note(Note { kind: NoteKind::Empty, .. }) => Payload::Empty,
+        Frame::Note(note) => Payload::Membership(Bytes::copy_from_slice(note.payload(bytes))),
+    }
+}
+
+fn fault(error: DiskError) -> WriteFault {
+    match error {
+        DiskError::Full { .. } => WriteFault::Full,
+        error => broken(error),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn broken(error: DiskError) -> WriteFault {
+    WriteFault::Broken(error.to_string())
+}
