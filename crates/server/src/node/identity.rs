@@ -17,7 +17,9 @@ const IDENTITY: &str = "node.json";
 pub enum IdentityError {
     #[error("{0} is in use by another process; stop that one or choose another node.data_dir")]
     InUse(PathBuf),
-    #[error("{path} belongs to node {found}, but this is configured as node {configured}: correct node.id or node.data_dir")]
+    #[error(
+        "{path} belongs to node {found}, but this is configured as node {configured}: correct node.id or node.data_dir"
+    )]
     OtherNode { path: PathBuf, found: NodeId, configured: NodeId },
     #[error("{path} is damaged: {cause}; restore it from a copy of the folder")]
     Damaged { path: PathBuf, cause: String },

@@ -153,7 +153,8 @@ impl Node {
             }
             return self.propose(Command::SetTableSpec { id: table.id, spec: spec.to_json() }).await.map(drop);
         }
-        let schema = serde_json::to_string(&spec.initial_schema()).map_err(|error| NodeError::Internal(error.to_string()))?;
+        let schema =
+            serde_json::to_string(&spec.initial_schema()).map_err(|error| NodeError::Internal(error.to_string()))?;
         let id = TableId(Uuid::new_v4());
         let begin = if spec.use_earliest_offset { BTreeMap::new() } else { self.ends_of(&topic) };
         self.propose(Command::CreateTable {

@@ -67,7 +67,8 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     let logs = started.map_err(|error| StartError::Io("the log's threads", error))?;
     open_partitions(&meta.state(), &logs, &config, &*log_disk).await?;
     let groups = groups::Groups::start(&config, meta.clone(), logs.clone()).await?;
-    let deep = DeepStorage::folder(&config.deep_storage_dir()).map_err(|error| StartError::Io("deep storage", error))?;
+    let deep =
+        DeepStorage::folder(&config.deep_storage_dir()).map_err(|error| StartError::Io("deep storage", error))?;
     let threads = threads(config.store.threads);
     let tables = Arc::new(Tables::new(Deps {
         config: TablesConfig {
@@ -84,8 +85,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         workers: Arc::new(Semaphore::new(threads)),
     }));
     tables.start().await;
-    let catalog =
-        NodeCatalog { tables: Arc::clone(&tables), address: config.listen.http, started: time::wall() };
+    let catalog = NodeCatalog { tables: Arc::clone(&tables), address: config.listen.http, started: time::wall() };
     let query = QueryService::new(Arc::new(catalog), query_limits(&config));
     let node = Node {
         config,
@@ -102,12 +102,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
 }
 
 /// Opens what the metadata lists, removes what has a tombstone, leaves alone what nobody knows.
-async fn open_partitions(
-    state: &State,
-    logs: &LogsHandle,
-    config: &Config,
-    disk: &dyn Disk,
-) -> Result<(), StartError> {
+async fn open_partitions(state: &State, logs: &LogsHandle, config: &Config, disk: &dyn Disk) -> Result<(), StartError> {
     let mut by_name: BTreeMap<String, TopicId> = BTreeMap::new();
     by_name.extend(state.topics.keys().chain(state.tombstones.keys()).map(|id| (id.to_string(), *id)));
     for entry in disk.list("")?.into_iter().filter(|entry| entry.is_dir) {

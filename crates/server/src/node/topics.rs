@@ -32,7 +32,9 @@ impl ProducerIds {
                     self.next = first;
                     self.end = first.saturating_add(i64::from(count));
                 }
-                other => return Err(NodeError::Internal(format!("a block of producer ids was answered with {other:?}"))),
+                other => {
+                    return Err(NodeError::Internal(format!("a block of producer ids was answered with {other:?}")));
+                }
             }
         }
         let id = self.next;
@@ -170,7 +172,11 @@ fn partition_config(topic: &Topic, config: &Config) -> PartitionConfig {
     let node = &config.log;
     PartitionConfig {
         retention_ms: if has("retention.ms") { own.retention_ms } else { node.retention.map(ms) },
-        retention_bytes: if has("retention.bytes") { own.retention_bytes } else { node.retention_bytes.map(|size| size.0) },
+        retention_bytes: if has("retention.bytes") {
+            own.retention_bytes
+        } else {
+            node.retention_bytes.map(|size| size.0)
+        },
         file_bytes_max: if has("segment.bytes") { own.file_bytes_max } else { node.file_bytes.0 },
         file_age_ms_max: if has("segment.ms") { own.file_age_ms_max } else { ms(node.file_age) },
         batch_bytes_max: if has("max.message.bytes") {

@@ -102,10 +102,15 @@ impl MetaHandle {
 }
 
 /// Opens group 0 in `dir` of `disk`, recovers its state, becomes its leader and starts its thread.
-pub fn start(disk: Arc<dyn Disk>, dir: &str, node: NodeId, findings: Arc<Findings>) -> Result<MetaHandle, MetaOpenError> {
+pub fn start(
+    disk: Arc<dyn Disk>,
+    dir: &str,
+    node: NodeId,
+    findings: Arc<Findings>,
+) -> Result<MetaHandle, MetaOpenError> {
     let (journal, recovered) = Journal::open(disk, dir, &[node])?;
     let state = match &recovered.snapshot {
-        Some(snapshot) => State::restore(snapshot)?,
+        Some(snapshot) => State::restore(&snapshot.data)?,
         None => State::default(),
     };
     if recovered.truncated_bytes > 0 {

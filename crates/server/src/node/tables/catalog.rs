@@ -56,20 +56,22 @@ impl Catalog for NodeCatalog {
                     }
                 }));
             }
-            rows.extend(runtime.snapshot().segments.into_iter().filter(|segment| segment.live).map(|segment| SegmentRow {
-                segment_id: format!("{name}_{}", segment.id),
-                table: Arc::clone(&name),
-                start: segment.interval.start,
-                end: segment.interval.end,
-                size_bytes: 0,
-                version: "live".into(),
-                partition_num: 0,
-                replicas: 1,
-                rows: segment.rows,
-                is_published: false,
-                is_available: true,
-                is_realtime: true,
-                is_overshadowed: false,
+            rows.extend(runtime.snapshot().segments.into_iter().filter(|segment| segment.live).map(|segment| {
+                SegmentRow {
+                    segment_id: format!("{name}_{}", segment.id),
+                    table: Arc::clone(&name),
+                    start: segment.interval.start,
+                    end: segment.interval.end,
+                    size_bytes: 0,
+                    version: "live".into(),
+                    partition_num: 0,
+                    replicas: 1,
+                    rows: segment.rows,
+                    is_published: false,
+                    is_available: true,
+                    is_realtime: true,
+                    is_overshadowed: false,
+                }
             }));
         }
         rows

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::batch::BatchHeader;
-use base::{Offset, PartitionIndex, batch, records};
+use arrow::record_batch::RecordBatch;
+use base::{Offset, PartitionIndex, Timestamp, batch, records};
 use log::{ReadError, ReadLimit, Reader};
 use store::ingest::Ingestor;
 
@@ -28,12 +28,14 @@ pub async fn run(table: Arc<TableRuntime>, partition: PartitionIndex, deps: Arc<
     let (mut stop, mut paused) = (table.stop_signal(), table.paused_signal());
     let Some((reader, mut committed)) = opened(&table, partition, &deps).await else { return };
     let mut ingestor = Ingestor::new(Arc::clone(&table.spec), &table.core().schema, partition);
+    ingestor.seek(next_offset(&table, partition));
     while !*stop.borrow_and_update() {
         if table.seal_is_due(partition, &deps) {
             seal::spawn(&table, partition, &deps);
         }
-        let next = table.core().partitions.get(&partition).map_or(Offset::ZERO, |place| place.next);
-        let idle = *paused.borrow_and_update() || next >= *committed.borrow_and_update() || is_memory_full(&table, &deps);
+        let next = next_offset(&table, partition);
+        let idle =
+            *paused.borrow_and_update() || next >= *committed.borrow_and_update() || is_memory_full(&table, &deps);
         if idle {
             tokio::select! {
                 _ = stop.changed() => {}
@@ -63,6 +65,10 @@ pub async fn run(table: Arc<TableRuntime>, partition: PartitionIndex, deps: Arc<
             }
         }
     }
+}
+
+fn next_offset(table: &TableRuntime, partition: PartitionIndex) -> Offset {
+    table.core().partitions.get(&partition).map_or(Offset::ZERO, |place| place.next)
 }
 
 /// The partition's reader and committed offset, once the log has opened it.
@@ -129,7 +135,8 @@ fn step(
         // Records were deleted by hand before the table read them: go on where the log begins now.
         Err(ReadError::OutOfRange { start, .. }) if start > from => {
             tracing::warn!(table = %table.name, %partition, %from, %start, "records were deleted before they were read");
-            return skip(table, partition, from, start);
+            ingestor.seek(start);
+            return skip(table, partition, start);
         }
         Err(error) => return Err(error.to_string()),
     };
@@ -138,41 +145,52 @@ fn step(
     }
     let wall = time::wall();
     let mut tally = Tally::default();
+    ingestor.adopt_schema(&Arc::clone(&table.core().schema));
     for item in batch::split(&fetched.bytes) {
         let (header, bytes) = item.map_err(|error| format!("offset {from}: {error}"))?;
-        if header.is_control() {
-            continue;
-        }
         tally.bytes += bytes.len() as u64;
-        match records::decode(&bytes) {
-            Ok(decoded) => tally.add(partition, &ingestor.push_batch(wall, &decoded)),
-            Err(error) => tally.undecodable(partition, &header, &error.to_string()),
-        }
+        let outcome = match records::decode(&bytes) {
+            Ok(decoded) => ingestor.push_batch(wall, &decoded),
+            // The checksum is right and the records cannot be read: all of them are dead letters.
+            Err(error) => ingestor.push_undecodable(&header, &error.to_string()),
+        };
+        tally.add(partition, &outcome);
     }
-    let rows = ingestor.take_rows();
+    let mut pieces = Vec::new();
+    while let Some((rows, range)) = ingestor.take_rows() {
+        pieces.push((rows, range));
+    }
     let mut guard = table.core();
     let core = &mut *guard;
     tally.book(core);
-    let range = from..fetched.next;
-    let before = core.live.partition_rows(partition);
-    if let Some((rows, _)) = &rows {
-        core.schema = merged(core, ingestor)?;
-        core.live.push(partition, range, rows).map_err(|error| error.to_string())?;
-        core.newest = core.newest.max(newest(rows));
-    } else {
-        let none = arrow::record_batch::RecordBatch::new_empty(core.schema.arrow());
-        core.live.push(partition, range, &none).map_err(|error| error.to_string())?;
+    core.schema = merged(core, ingestor)?;
+    let was_empty = core.live.partition_rows(partition) == 0;
+    for (rows, range) in pieces {
+        core.live.push(partition, range.from..range.to, &rows).map_err(|error| error.to_string())?;
+        if let Some((least, greatest)) = time_range(&rows) {
+            core.newest = core.newest.max(Some(greatest));
+            if let Some(place) = core.partitions.get_mut(&partition) {
+                place.earliest = Some(place.earliest.map_or(least, |before| before.min(least)));
+            }
+        }
+        advance(table, core, partition, range.to, was_empty);
     }
-    advance(table, core, partition, fetched.next, before == 0);
-    Ok(())
+    advance_empty(table, core, partition, fetched.next)
 }
 
-fn skip(table: &TableRuntime, partition: PartitionIndex, from: Offset, to: Offset) -> Result<(), String> {
+fn skip(table: &TableRuntime, partition: PartitionIndex, to: Offset) -> Result<(), String> {
     let mut guard = table.core();
-    let core = &mut *guard;
-    let none = arrow::record_batch::RecordBatch::new_empty(core.schema.arrow());
-    core.live.push(partition, from..to, &none).map_err(|error| error.to_string())?;
-    advance(table, core, partition, to, false);
+    advance_empty(table, &mut guard, partition, to)
+}
+
+/// Moves on to `to` over offsets that gave no rows.
+fn advance_empty(table: &TableRuntime, core: &mut Core, partition: PartitionIndex, to: Offset) -> Result<(), String> {
+    let next = core.partitions.get(&partition).map_or(Offset::ZERO, |place| place.next);
+    if next < to {
+        let none = RecordBatch::new_empty(core.schema.arrow());
+        core.live.push(partition, next..to, &none).map_err(|error| error.to_string())?;
+        advance(table, core, partition, to, false);
+    }
     Ok(())
 }
 
@@ -194,10 +212,10 @@ fn merged(core: &Core, ingestor: &Ingestor) -> Result<Arc<store::schema::TableSc
     core.schema.merge(&seen).map(Arc::new).map_err(|error| error.to_string())
 }
 
-fn newest(rows: &arrow::record_batch::RecordBatch) -> Option<base::Timestamp> {
+fn time_range(rows: &RecordBatch) -> Option<(Timestamp, Timestamp)> {
     let times = rows.column_by_name(store::schema::TIME_COLUMN)?;
     let times = times.as_any().downcast_ref::<arrow::array::TimestampMillisecondArray>()?;
-    arrow::compute::max(times).map(base::Timestamp)
+    Some((Timestamp(arrow::compute::min(times)?), Timestamp(arrow::compute::max(times)?)))
 }
 
 /// What one step brought, booked under the lock at its end.
@@ -221,17 +239,6 @@ impl Tally {
             reason: letter.detail.clone(),
             sample: String::from_utf8_lossy(&letter.sample[..letter.sample.len().min(SAMPLE_BYTES_MAX)]).into_owned(),
         }));
-    }
-
-    /// A batch whose checksum is right and whose records cannot be read: all of them are dead letters.
-    fn undecodable(&mut self, partition: PartitionIndex, header: &BatchHeader, cause: &str) {
-        self.unparseable += u64::try_from(header.record_count).unwrap_or(0);
-        self.dead.push(DeadLetterSample {
-            partition,
-            offset: header.base_offset,
-            reason: format!("{} records cannot be read: {cause}", header.record_count),
-            sample: String::new(),
-        });
     }
 
     fn book(self, core: &mut Core) {

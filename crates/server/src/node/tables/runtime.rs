@@ -8,9 +8,10 @@ use control::{SegmentId, State, Table, TableId, TableMode};
 use store::dictionary::TableDictionary;
 use store::live::LiveTable;
 use store::schema::TableSchema;
+use store::seal::{self, LiveStats};
 use store::segment::Segment;
 use store::snapshot::{SnapshotSegment, TableSnapshot};
-use store::spec::TableSpec;
+use store::spec::{TableSpec, Tuning};
 use tokio::sync::watch;
 
 use super::status::{DeadLetterSample, IngestCounters, IngestRates, PartitionStatus, TableStatus};
@@ -38,6 +39,8 @@ pub struct PartitionPlace {
     pub published: Offset,
     /// When the oldest live row came in.
     pub live_since: Option<Tick>,
+    /// Least `__time` among the live rows.
+    pub earliest: Option<Timestamp>,
     pub sealing: bool,
     /// Set at the node's start: until `next` is there, the table is behind.
     pub behind_until: Option<Offset>,
@@ -77,7 +80,8 @@ pub struct TableRuntime {
 impl TableRuntime {
     pub fn new(table: &Table, state: &State) -> Result<Self, String> {
         let spec: TableSpec = serde_json::from_str(&table.spec).map_err(|error| format!("its spec: {error}"))?;
-        let schema: TableSchema = serde_json::from_str(&table.schema).map_err(|error| format!("its schema: {error}"))?;
+        let schema: TableSchema =
+            serde_json::from_str(&table.schema).map_err(|error| format!("its schema: {error}"))?;
         let topic_name = state.topics.get(&table.topic).map_or_else(|| spec.topic.clone(), |topic| topic.name.clone());
         let dictionary = Arc::new(TableDictionary::new());
         let core = Core {
@@ -131,7 +135,14 @@ impl TableRuntime {
         let published = table.published(partition);
         let committed = deps.logs.committed(self.at(partition)).map(|signal| *signal.borrow());
         let behind_until = committed.filter(|committed| at_start && *committed > published && !self.is_paused());
-        let place = PartitionPlace { next: published, published, live_since: None, sealing: false, behind_until };
+        let place = PartitionPlace {
+            next: published,
+            published,
+            live_since: None,
+            earliest: None,
+            sealing: false,
+            behind_until,
+        };
         self.core().partitions.insert(partition, place);
         if behind_until.is_some() {
             self.behind.send_replace(true);
@@ -215,7 +226,10 @@ impl TableRuntime {
             let (least, greatest) = chunk.segment.time_range()?;
             Some(SnapshotSegment {
                 id: format!("live-{}-{}-{}", chunk.partition, chunk.offsets.start, chunk.offsets.end),
-                interval: store::interval::Interval { start: Timestamp(least), end: Timestamp(greatest.saturating_add(1)) },
+                interval: store::interval::Interval {
+                    start: Timestamp(least),
+                    end: Timestamp(greatest.saturating_add(1)),
+                },
                 rows: chunk.segment.rows() as u64,
                 segment: chunk.segment,
                 live: true,
@@ -246,7 +260,8 @@ impl TableRuntime {
             committed: deps.logs.committed(self.at(*index)).map_or(place.next, |signal| *signal.borrow()),
         });
         let state = deps.meta.state();
-        let segment_bytes = state.tables.get(&self.id).map_or(0, |table| table.segments.values().map(|s| s.size_bytes).sum());
+        let segment_bytes =
+            state.tables.get(&self.id).map_or(0, |table| table.segments.values().map(|s| s.size_bytes).sum());
         TableStatus {
             name: self.name.to_string(),
             topic: self.topic_name.clone(),
@@ -292,10 +307,20 @@ impl TableRuntime {
         if place.next == place.published {
             return false;
         }
-        let rows_max = self.spec.tuning.rows_per_segment_max.min(deps.config.segment_rows_max);
-        let age_max = deps.config.segment_age_ms_max;
-        core.live.partition_rows(partition) >= rows_max
-            || place.live_since.is_some_and(|since| time::now().since(since) >= age_max)
+        let rows = core.live.partition_rows(partition);
+        let live = LiveStats {
+            rows: rows.max(1),
+            bytes: core.live.partition_memory_bytes(partition) as u64,
+            oldest: place.live_since,
+            earliest_chunk_end: place.earliest.map(|time| self.spec.segment_granularity.bucket(time).end),
+        };
+        let own = self.spec.tuning;
+        let tuning = Tuning {
+            rows_per_segment_max: own.rows_per_segment_max.min(deps.config.segment_rows_max),
+            live_age_ms_max: own.live_age_ms_max.min(deps.config.segment_age_ms_max),
+            ..own
+        };
+        seal::should_seal(&tuning, &live, time::now(), time::wall()).is_some()
     }
 }
 

@@ -10,7 +10,6 @@ use std::time::Duration;
 use base::{Offset, PartitionIndex, Timestamp};
 use bytes::Bytes;
 use control::{Applied, Command, NewSegment, SegmentId};
-use store::live::Taken;
 use store::seal::{self, Manifest};
 use store::segment::Segment;
 use uuid::Uuid;
@@ -117,26 +116,26 @@ fn cut_blocking(
     table: &TableRuntime,
     partition: PartitionIndex,
 ) -> Result<Option<(Offset, Offset, Vec<Piece>)>, String> {
-    let (published, taken) = {
+    let (published, next, taken) = {
         let mut core = table.core();
         let Some(place) = core.partitions.get(&partition).cloned() else { return Ok(None) };
         if place.next <= place.published {
             return Ok(None);
         }
-        let taken = core.live.take(partition).map_err(|error| error.to_string())?;
-        // Nothing but refused rows: the offset moves on without a segment.
-        (place.published, taken.map_or(Err(place.next), Ok))
+        (place.published, place.next, core.live.take(partition))
     };
-    let Taken { offsets, rows, .. } = match taken {
-        Ok(taken) => taken,
-        Err(next) => return Ok(Some((published, next, Vec::new()))),
+    // Nothing but refused rows: the offset moves on without a segment.
+    let Some(taken) = taken else { return Ok(Some((published, next, Vec::new()))) };
+    let to = taken.offsets.end;
+    let Some(rows) = taken.rows().map_err(|error| error.to_string())? else {
+        return Ok(Some((published, to, Vec::new())));
     };
     let created = time::wall();
     let pieces = seal::split_by_chunk(&rows, &table.spec)
         .map_err(|error| error.to_string())?
         .into_iter()
-        .map(|(interval, rows)| piece(table, partition, (published, offsets.end), interval, &rows, created));
-    Ok(Some((published, offsets.end, pieces.collect::<Result<Vec<_>, String>>()?)))
+        .map(|(interval, rows)| piece(table, partition, (published, to), interval, &rows, created));
+    Ok(Some((published, to, pieces.collect::<Result<Vec<_>, String>>()?)))
 }
 
 fn piece(
@@ -178,12 +177,7 @@ pub fn deep_key(table: &TableRuntime, id: SegmentId) -> String {
 }
 
 /// Puts one piece into deep storage, again and again while that refuses: the rows wait, queryable.
-async fn upload(
-    table: &TableRuntime,
-    partition: PartitionIndex,
-    piece: &Piece,
-    deps: &Deps,
-) -> Result<(), String> {
+async fn upload(table: &TableRuntime, partition: PartitionIndex, piece: &Piece, deps: &Deps) -> Result<(), String> {
     let mut stop = table.stop_signal();
     let mut pause = RETRY_FIRST;
     while !*stop.borrow_and_update() {
@@ -256,9 +250,19 @@ async fn publish(
             let mut core = table.core();
             core.segments.extend(opened);
             core.live.drop_below(partition, to);
+            let core = &mut *core;
             if let Some(place) = core.partitions.get_mut(&partition) {
                 place.published = to;
+                // What came in while this was sealed is as old as now, at most a little older.
                 place.live_since = (place.next > to).then(time::now);
+                place.earliest = core
+                    .live
+                    .snapshot()
+                    .iter()
+                    .filter(|chunk| chunk.partition == partition)
+                    .filter_map(|chunk| chunk.segment.time_range())
+                    .map(|(least, _)| Timestamp(least))
+                    .min();
             }
             Ok(())
         }

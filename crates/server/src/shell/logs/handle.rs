@@ -60,7 +60,8 @@ impl LogsHandle {
         let place = self.places.clone().acquire_owned();
         let bytes = self.kibs.clone().acquire_many_owned(kibs);
         let left = std::time::Duration::from_millis(deadline.since(crate::node::time::now()));
-        let permits = tokio::time::timeout(left, async { Ok::<_, LogsError>([closed(place.await)?, closed(bytes.await)?]) });
+        let permits =
+            tokio::time::timeout(left, async { Ok::<_, LogsError>([closed(place.await)?, closed(bytes.await)?]) });
         let permits = permits.await.map_err(|_| LogsError::Busy)??;
         let (reply, answer) = oneshot::channel();
         let append = Append { partition, batches, acks, deadline, reply };
@@ -84,12 +85,22 @@ impl LogsHandle {
 
     /// Reads beside the owner thread.
     pub fn reader(&self, partition: TopicPartition) -> Option<Reader> {
-        self.open.partitions.read().unwrap_or_else(PoisonError::into_inner).get(&partition).map(|(reader, _)| reader.clone())
+        self.open
+            .partitions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&partition)
+            .map(|(reader, _)| reader.clone())
     }
 
     /// Changes whenever the partition's committed offset does.
     pub fn committed(&self, partition: TopicPartition) -> Option<watch::Receiver<Offset>> {
-        self.open.partitions.read().unwrap_or_else(PoisonError::into_inner).get(&partition).map(|(_, signal)| signal.clone())
+        self.open
+            .partitions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&partition)
+            .map(|(_, signal)| signal.clone())
     }
 
     /// Flushes everything and ends the threads.

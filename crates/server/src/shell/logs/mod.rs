@@ -84,16 +84,38 @@ type Reply<T> = oneshot::Sender<Result<T, LogsError>>;
 
 /// What the owner thread is asked. The permit is the command's place in the queue; dropping it frees the place.
 enum Command {
-    Open { partition: TopicPartition, config: PartitionConfig, reply: Reply<watch::Receiver<Offset>> },
-    Configure { partition: TopicPartition, config: PartitionConfig },
-    Append { append: Append, permits: [OwnedSemaphorePermit; 2] },
-    SetFloor { partition: TopicPartition, floor: Option<Offset> },
-    DeleteBefore { partition: TopicPartition, before: Offset, reply: Reply<Offset> },
+    Open {
+        partition: TopicPartition,
+        config: PartitionConfig,
+        reply: Reply<watch::Receiver<Offset>>,
+    },
+    Configure {
+        partition: TopicPartition,
+        config: PartitionConfig,
+    },
+    Append {
+        append: Append,
+        permits: [OwnedSemaphorePermit; 2],
+    },
+    SetFloor {
+        partition: TopicPartition,
+        floor: Option<Offset>,
+    },
+    DeleteBefore {
+        partition: TopicPartition,
+        before: Offset,
+        reply: Reply<Offset>,
+    },
     /// Forgets the partition and removes its files: its topic has a tombstone.
-    Delete { partition: TopicPartition, reply: Reply<()> },
+    Delete {
+        partition: TopicPartition,
+        reply: Reply<()>,
+    },
     Flushed(Vec<(TopicPartition, Result<FlushDone, DiskError>)>),
     /// Flush everything, leave clean marks, end the threads.
-    Close { reply: Reply<()> },
+    Close {
+        reply: Reply<()>,
+    },
 }
 
 struct Append {

@@ -111,9 +111,8 @@ impl Owner {
 
     /// How long the thread may sleep: until the next flush that nobody waits for, at most `IDLE_MS`.
     fn patience_ms(&self) -> u64 {
-        let due = self.dirty_since.map(|since| {
-            self.config.flush_interval_ms.saturating_sub(time::now().since(since)).max(1)
-        });
+        let due =
+            self.dirty_since.map(|since| self.config.flush_interval_ms.saturating_sub(time::now().since(since)).max(1));
         due.unwrap_or(IDLE_MS).min(IDLE_MS)
     }
 
@@ -195,7 +194,8 @@ impl Owner {
         drop(shared);
         // Opening may have written (a torn tail cut, a new term): the next flush makes it durable.
         self.dirty_since.get_or_insert(now);
-        self.partitions.insert(partition, Slot { partition: opened, waiters: Waiters::default(), committed, dirty: true });
+        self.partitions
+            .insert(partition, Slot { partition: opened, waiters: Waiters::default(), committed, dirty: true });
         Ok(signal)
     }
 
@@ -383,6 +383,7 @@ fn broken_finding(dir: &str, error: &log::OpenError) -> Finding {
         since: time::wall(),
         impact: vec!["log", "ingest"],
         cause: error.to_string(),
-        action: "restore the partition's folder from a copy, or delete the topic; the other partitions are served".into(),
+        action: "restore the partition's folder from a copy, or delete the topic; the other partitions are served"
+            .into(),
     }
 }
