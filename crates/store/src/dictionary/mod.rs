@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 mod bits;
@@ -37,6 +38,9 @@ pub const COLUMN_BYTES_MAX: usize = 8 << 30;
 const _: () = assert!(COLUMN_ENTRIES_MAX < (1 << 31));
 const _: () = assert!(STRING_BYTES_MAX * pages::PAGE_ENTRIES <= u32::MAX as usize);
 
+/// A column is not called nearly unique before it has this many strings.
+const UNIQUE_ENTRIES_MIN: usize = 65_536;
+
 /// The id of null.
 pub const NULL_ID: u32 = 0;
 
@@ -49,6 +53,8 @@ pub struct TableDictionary {
 /// One column's strings.
 pub struct ColumnDictionary {
     interner: RwLock<Interner>,
+    /// Live rows that came by: with the strings there are, it says whether the column is nearly unique.
+    offered: AtomicUsize,
 }
 
 /// A string the dictionary refused. Keep the column plain.
@@ -94,7 +100,7 @@ impl TableDictionary {
 
 impl Default for ColumnDictionary {
     fn default() -> Self {
-        Self { interner: RwLock::new(Interner::default()) }
+        Self { interner: RwLock::new(Interner::default()), offered: AtomicUsize::new(0) }
     }
 }
 
@@ -155,6 +161,14 @@ impl ColumnDictionary {
             ids.push(id);
         }
         true
+    }
+
+    /// Counts `rows` live values, and says whether the column's strings are so nearly unique that live rows are
+    /// better kept plain.
+    pub(crate) fn nearly_unique(&self, rows: usize) -> bool {
+        let offered = self.offered.fetch_add(rows, Ordering::Relaxed);
+        let strings = self.len();
+        strings >= UNIQUE_ENTRIES_MIN && strings > offered / 2
     }
 
     /// The id of a string, if it has one.

@@ -13,6 +13,9 @@ pub enum FormatError {
     Checksum { what: String, found: u32, expected: u32 },
     #[error("column file damaged: {0}")]
     Structure(String),
+    /// The file is sound, the node has no room for its strings.
+    #[error("the node's dictionary of column {column:?} is full; exclude the column or make its values fewer")]
+    DictionaryFull { column: String },
 }
 
 /// Rows or a Parquet file that cannot become a segment.

@@ -1,0 +1,93 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::segment::tests::random_batch;
+
+const P: PartitionIndex = PartitionIndex(0);
+
+fn offsets(from: i64, to: i64) -> Range<Offset> {
+    Offset(from)..Offset(to)
+}
+
+#[test]
+fn small_chunks_are_merged_and_nothing_is_lost() {
+    let mut live = LiveTable::new(Arc::new(TableDictionary::new()));
+    let (mut all, mut at) = (Vec::new(), 0);
+    for seed in 0..300 {
+        let batch = random_batch(seed, 10, 50);
+        live.push(P, offsets(at, at + 10), &batch).unwrap();
+        all.push(batch);
+        at += 10;
+        assert!(live.snapshot().len() <= 12, "{} chunks", live.snapshot().len());
+    }
+    let mut from = Offset(0);
+    for chunk in live.snapshot() {
+        assert_eq!(chunk.offsets.start, from);
+        from = chunk.offsets.end;
+    }
+    assert_eq!(live.rows(), 3_000);
+    assert!(live.memory_bytes() > 0);
+    let taken = live.take(P).unwrap();
+    assert_eq!(taken.offsets, offsets(0, 3_000));
+    assert_eq!(taken.rows().unwrap().unwrap(), concat(&all).unwrap().unwrap());
+}
+
+#[test]
+fn taken_rows_stay_until_dropped_and_are_not_merged_with_later_ones() {
+    let mut live = LiveTable::new(Arc::new(TableDictionary::new()));
+    live.push(P, offsets(0, 10), &random_batch(1, 10, 5)).unwrap();
+    let taken = live.take(P).unwrap();
+    live.push(P, offsets(10, 20), &random_batch(2, 10, 5)).unwrap();
+    live.push(P, offsets(20, 25), &random_batch(3, 0, 5)).unwrap();
+    assert_eq!(live.rows(), 20);
+    assert_eq!(live.snapshot().len(), 2);
+    live.drop_below(P, taken.offsets.end);
+    assert_eq!(live.partition_rows(P), 10);
+    let again = live.take(P).unwrap();
+    assert_eq!(again.offsets, offsets(10, 25));
+    live.drop_below(P, Offset(25));
+    assert_eq!(live.rows(), 0);
+    assert!(live.take(P).is_none());
+    live.push(P, offsets(25, 30), &random_batch(3, 0, 5)).unwrap();
+    let nothing = live.take(P).unwrap();
+    assert_eq!((nothing.row_count(), nothing.offsets.clone()), (0, offsets(25, 30)));
+    assert!(nothing.rows().unwrap().is_none());
+}
+
+#[test]
+fn a_gap_or_an_overlap_is_refused() {
+    let mut live = LiveTable::new(Arc::new(TableDictionary::new()));
+    let batch = random_batch(1, 10, 5);
+    live.push(P, offsets(5, 15), &batch).unwrap();
+    for from in [14, 16] {
+        let error = live.push(P, offsets(from, 30), &batch).unwrap_err();
+        assert!(matches!(error, LiveError::Gap { expected: Offset(15), .. }), "{error}");
+    }
+    live.push(PartitionIndex(1), offsets(100, 110), &batch).unwrap();
+    assert_eq!(live.rows(), 20);
+    live.forget(P);
+    assert_eq!(live.rows(), 10);
+}
+
+#[test]
+fn a_wider_schema_and_a_new_column_join_what_is_there() {
+    let mut live = LiveTable::new(Arc::new(TableDictionary::new()));
+    let batch = random_batch(1, 10, 5);
+    let narrow = batch.project(&[0, 1, 4]).unwrap();
+    live.push(P, offsets(0, 10), &narrow).unwrap();
+    live.push(P, offsets(10, 20), &batch.project(&[0, 4, 6]).unwrap()).unwrap();
+    assert_eq!(live.snapshot().len(), 1);
+    let rows = live.take(P).unwrap().rows().unwrap().unwrap();
+    assert_eq!(rows.num_rows(), 20);
+    assert_eq!(rows.num_columns(), 4);
+    assert_eq!(rows.column_by_name("word").unwrap().null_count(), 10 + narrow.column(1).null_count());
+}
+
+#[test]
+fn a_new_generation_has_the_same_rows() {
+    let mut live = LiveTable::new(Arc::new(TableDictionary::new()));
+    live.push(P, offsets(0, 100), &random_batch(1, 100, 50)).unwrap();
+    let before = live.take(P).unwrap().rows().unwrap().unwrap();
+    live.rebase(Arc::new(TableDictionary::new())).unwrap();
+    assert_eq!(live.take(P).unwrap().rows().unwrap().unwrap(), before);
+}
