@@ -6,4 +6,5 @@ pub mod cells;
 pub mod http;
 pub mod kafka;
 pub mod postgres;
+pub mod queries;
 pub mod socket;

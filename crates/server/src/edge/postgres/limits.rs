@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-/// Sessions at once; one more is told so (53300) and closed.
-pub const CONNECTIONS_MAX: usize = 512;
 /// How long a client may take from connecting to the end of its startup.
 pub const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest startup packet, as PostgreSQL.
