@@ -27,10 +27,12 @@ pub mod error;
 mod functions;
 pub mod limits;
 mod pg_catalog;
+mod plan;
 pub mod request;
 pub mod result;
 pub mod service;
 mod statement;
+mod system;
 mod table;
 
 pub use catalog::{Catalog, SegmentRow, ServerRow};

@@ -10,3 +10,15 @@ pub const VERSION: &str = "PostgreSQL 16.0 (Seawall)";
 pub fn setting(_name: &str, _session: &Session) -> Option<String> {
     None
 }
+
+pub fn functions() -> Vec<std::sync::Arc<datafusion::logical_expr::ScalarUDF>> {
+    Vec::new()
+}
+
+pub fn table(_resolver: &crate::system::Resolver, _name: &str) -> Option<crate::system::Rows> {
+    None
+}
+
+pub fn type_name(_ty: store::schema::ColumnType) -> &'static str {
+    "text"
+}

@@ -24,21 +24,19 @@ mod rewrite;
 mod time;
 mod unnest;
 
-use std::collections::BTreeMap;
-
 use datafusion::sql::sqlparser::ast::{Expr, Query, Set, Statement, Value as SqlValue};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use serde_json::{Map, Value};
 
-pub use rewrite::{Session, rewrite};
+pub use rewrite::{Session, deduplicate, rewrite};
 pub use time::period_of_unit;
 
 use crate::error::{Position, QueryError, QueryErrorKind};
 use crate::limits::{SQL_BYTES_MAX, SQL_DEPTH_MAX, SQL_TOKENS_MAX};
 use crate::request::Dialect;
-pub use parameters::bind;
+pub use parameters::{bind, example_of};
 
 /// A statement, read but not yet rewritten.
 #[derive(Clone, Debug)]
@@ -326,11 +324,6 @@ fn lower_first(text: &str) -> String {
         Some(first) => first.to_lowercase().chain(chars).collect(),
         None => String::new(),
     }
-}
-
-/// The context's keys in any case, as PostgreSQL's settings are matched.
-pub fn fold_keys(context: &Map<String, Value>) -> BTreeMap<String, &Value> {
-    context.iter().map(|(key, value)| (key.to_ascii_lowercase(), value)).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use datafusion::arrow::datatypes::DataType as ArrowType;
 use datafusion::sql::sqlparser::ast::{
     Array, DataType, ExactNumberInfo, Expr, Query, Value as SqlValue, ValueWithSpan, VisitMut, VisitorMut,
 };
@@ -123,4 +124,17 @@ fn array(value: &Value) -> Option<Expr> {
         Value::Array(_) | Value::Object(_) => None,
     });
     Some(Expr::Array(Array { elem: items.collect::<Option<Vec<_>>>()?, named: true }))
+}
+
+/// A value of a type, for planning a statement whose values are not known yet.
+pub fn example_of(ty: &ArrowType) -> Parameter {
+    let (sql_type, value) = match ty {
+        ArrowType::Int64 | ArrowType::Int32 | ArrowType::Int16 | ArrowType::Int8 => ("BIGINT", Value::from(0)),
+        ArrowType::Float64 | ArrowType::Float32 => ("DOUBLE", Value::from(0.0)),
+        ArrowType::Boolean => ("BOOLEAN", Value::from(false)),
+        ArrowType::Timestamp(..) => ("TIMESTAMP", Value::from(0)),
+        ArrowType::Date32 => ("DATE", Value::from(0)),
+        _ => ("VARCHAR", Value::from("1970-01-01")),
+    };
+    Parameter { sql_type: sql_type.to_owned(), value }
 }
