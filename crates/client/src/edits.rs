@@ -11,13 +11,27 @@ const USERS: usize = 200_000;
 const COUNTRIES: usize = 200;
 const CITIES: usize = 2_000;
 const LANGUAGES: [&str; 50] = [
-    "en", "de", "fr", "es", "ru", "ja", "it", "zh", "pt", "pl", "nl", "ar", "fa", "sv", "uk", "vi", "ko", "he", "id", "cs",
-    "fi", "no", "hu", "tr", "ca", "ro", "da", "sr", "bg", "ms", "sk", "el", "lt", "hr", "et", "sl", "eu", "gl", "hi", "th",
-    "la", "ka", "hy", "kk", "uz", "be", "az", "lv", "mk", "ceb",
+    "en", "de", "fr", "es", "ru", "ja", "it", "zh", "pt", "pl", "nl", "ar", "fa", "sv", "uk", "vi", "ko", "he", "id",
+    "cs", "fi", "no", "hu", "tr", "ca", "ro", "da", "sr", "bg", "ms", "sk", "el", "lt", "hr", "et", "sl", "eu", "gl",
+    "hi", "th", "la", "ka", "hy", "kk", "uz", "be", "az", "lv", "mk", "ceb",
 ];
 const WORDS: [&str; 16] = [
-    "fixed", "typo", "added", "source", "removed", "vandalism", "link", "category", "updated", "infobox", "reverted",
-    "copyedit", "image", "stub", "reference", "section",
+    "fixed",
+    "typo",
+    "added",
+    "source",
+    "removed",
+    "vandalism",
+    "link",
+    "category",
+    "updated",
+    "infobox",
+    "reverted",
+    "copyedit",
+    "image",
+    "stub",
+    "reference",
+    "section",
 ];
 
 /// A stream of edits.
@@ -63,7 +77,11 @@ impl Edits {
             r##"{{"__time":{time_ms},"channel":"#{}.wikipedia","page":"{} {page}","user":"{}","##,
             LANGUAGES[channel],
             WORDS[page % WORDS.len()],
-            if anonymous { format!("10.{}.{}.{}", user >> 16, (user >> 8) & 255, user & 255) } else { format!("User{user}") },
+            if anonymous {
+                format!("10.{}.{}.{}", user >> 16, (user >> 8) & 255, user & 255)
+            } else {
+                format!("User{user}")
+            },
         );
         debug_assert!(written.is_ok(), "a string takes everything");
         if anonymous {

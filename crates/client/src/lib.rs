@@ -17,7 +17,8 @@ use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{
     ApiKey, BrokerId, FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
-    ListOffsetsResponse, ProduceRequest, ProduceResponse, TopicName, fetch_request, list_offsets_request, produce_request,
+    ListOffsetsResponse, ProduceRequest, ProduceResponse, TopicName, fetch_request, list_offsets_request,
+    produce_request,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -172,7 +173,8 @@ impl Connection {
             .with_partition_index(partition)
             .with_current_leader_epoch(-1)
             .with_timestamp(time.0);
-        let topics = list_offsets_request::ListOffsetsTopic::default().with_name(name(topic)).with_partitions(vec![ask]);
+        let topics =
+            list_offsets_request::ListOffsetsTopic::default().with_name(name(topic)).with_partitions(vec![ask]);
         let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topics]);
         let response: ListOffsetsResponse = self.call(ApiKey::ListOffsets, LIST_OFFSETS_VERSION, &request)?;
         let partition = response.topics.first().and_then(|topic| topic.partitions.first());
@@ -184,8 +186,7 @@ impl Connection {
     /// A producer id and epoch for idempotent batches.
     pub fn init_producer_id(&mut self) -> Result<(base::ProducerId, base::ProducerEpoch), ClientError> {
         let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
-        let response: InitProducerIdResponse =
-            self.call(ApiKey::InitProducerId, INIT_PRODUCER_ID_VERSION, &request)?;
+        let response: InitProducerIdResponse = self.call(ApiKey::InitProducerId, INIT_PRODUCER_ID_VERSION, &request)?;
         ClientError::check("producer id", response.error_code, None)?;
         Ok((base::ProducerId(response.producer_id.0), base::ProducerEpoch(response.producer_epoch)))
     }

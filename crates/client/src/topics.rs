@@ -44,7 +44,8 @@ impl Connection {
     }
 
     fn metadata(&mut self, only: Option<&str>, create: bool) -> Result<Vec<TopicInfo>, ClientError> {
-        let topics = only.map(|only| vec![metadata_request::MetadataRequestTopic::default().with_name(Some(name(only)))]);
+        let topics =
+            only.map(|only| vec![metadata_request::MetadataRequestTopic::default().with_name(Some(name(only)))]);
         let request = MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(create);
         let response: MetadataResponse = self.call(ApiKey::Metadata, METADATA_VERSION, &request)?;
         response
@@ -70,8 +71,7 @@ impl Connection {
             .with_num_partitions(topic.partitions.unwrap_or(-1))
             .with_replication_factor(-1)
             .with_configs(config.collect());
-        let request =
-            CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(self.patience_ms());
+        let request = CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(self.patience_ms());
         let response: CreateTopicsResponse = self.call(ApiKey::CreateTopics, CREATE_TOPICS_VERSION, &request)?;
         response.topics.iter().try_for_each(|result| {
             ClientError::check(format!("topic {}", topic.name), result.error_code, result.error_message.as_ref())
