@@ -506,6 +506,12 @@ impl<'de> Deserialize<'de> for Granularity {
     }
 }
 
+/// Reads Druid's JSON; the error names the part that is wrong.
+pub(crate) fn read_json(json: &serde_json::Value) -> Result<Granularity, CalendarError> {
+    let error = || CalendarError::Granularity { text: clip(&json.to_string()) };
+    serde_json::from_value::<Json>(json.clone()).map_err(|_| error())?.read()
+}
+
 impl Json {
     fn read(self) -> Result<Granularity, CalendarError> {
         let (kind, period, duration, time_zone, origin) = match self {

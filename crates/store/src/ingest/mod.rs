@@ -286,7 +286,8 @@ impl Ingestor {
         }
         let time = match self.spec.query_granularity {
             Granularity::None => time,
-            granularity => granularity.floor(time),
+            // A granularity coarser than the time chunk must not move the row out of its chunk.
+            granularity => granularity.floor(time).max(self.spec.segment_granularity.floor(time)),
         };
         let unreadable = self.table.append(time, slot, &self.reader, text).map_err(|TooManyColumns| {
             let detail = "the row would add a column past the limit, or one without a usable name";

@@ -30,6 +30,7 @@ use crate::granularity::Granularity;
 use crate::rows::timestamp::TimestampFormat;
 use crate::schema::{COLUMN_NAME_BYTES_MAX, COLUMNS_MAX, ColumnDef, ColumnType, MetricKind, TIME_COLUMN, TableSchema};
 
+mod place;
 mod supervisor;
 
 pub use supervisor::from_supervisor;
