@@ -82,7 +82,10 @@ async fn by_name(edge: &Edge, name: TopicName, creations: &mut usize) -> Metadat
     *creations -= 1;
     match edge.node.ensure_topic(&name).await {
         Ok(topic) => describe(edge, &topic),
-        Err(error) => refused(errors::of_node(&error).0),
+        Err(error) => {
+            tracing::warn!(topic = %**name, %error, "kafka: a topic that a client asked for could not be created");
+            refused(errors::of_node(&error).0)
+        }
     }
 }
 
