@@ -47,6 +47,8 @@ impl From<MetaError> for NodeError {
         match error {
             MetaError::Refused(refused) => Self::Refused(refused),
             MetaError::Propose(error) => Self::Propose(error),
+            MetaError::TooLarge { .. } => Self::Invalid(error.to_string()),
+            MetaError::DiskFull => Self::ControlStopped(error.to_string()),
             MetaError::Stopped(cause) => Self::ControlStopped(cause),
         }
     }

@@ -2,20 +2,22 @@
 //!
 //! Names are made durable by fsync of their folder, data by fdatasync of its file. ENOSPC and EDQUOT become
 //! [`DiskError::Full`]; a failed fdatasync becomes [`DiskError::Sync`], after which the kernel may have dropped
-//! the dirty pages: whoever sees it stops writing.
+//! the dirty pages: whoever sees it stops writing. A path that could lead out of the folder is refused.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::disk::{DirEntry, Disk, DiskError, DiskFile};
 use rustix::io::Errno;
 
 #[cfg(test)]
 mod tests;
+
+/// Parts that one system call takes; further ones are written by calls of their own.
+const PARTS_MAX: usize = 16;
 
 /// A folder of this machine.
 #[derive(Debug)]
@@ -30,14 +32,19 @@ impl RealDisk {
         Ok(Self { root: root.to_owned() })
     }
 
-    fn at(&self, path: &str) -> PathBuf {
-        self.root.join(path)
+    /// The path of a name. An empty one is the folder itself.
+    fn at(&self, path: &str) -> Result<PathBuf, DiskError> {
+        let plain = |component| matches!(component, Component::Normal(_));
+        let whole = path.is_empty() || path.split('/').all(|name| !matches!(name, "" | "." | ".."));
+        if whole && Path::new(path).components().all(plain) {
+            return Ok(self.root.join(path));
+        }
+        Err(DiskError::Io { path: path.to_owned(), cause: "not a relative path without . and ..".to_owned() })
     }
 
     fn file(&self, path: &str, options: &OpenOptions) -> Result<Arc<dyn DiskFile>, DiskError> {
-        let file = options.open(self.at(path)).map_err(|error| fault(path, &error))?;
-        let len = file.metadata().map_err(|error| fault(path, &error))?.len();
-        Ok(Arc::new(RealFile { file, path: path.to_owned(), len: AtomicU64::new(len) }))
+        let file = options.open(self.at(path)?).map_err(|error| fault(path, &error))?;
+        Ok(Arc::new(RealFile { file, path: path.to_owned() }))
     }
 }
 
@@ -51,11 +58,16 @@ impl Disk for RealDisk {
     }
 
     fn list(&self, dir: &str) -> Result<Vec<DirEntry>, DiskError> {
+        let folder = self.at(dir)?;
         let read = || -> io::Result<Vec<DirEntry>> {
             let mut entries = Vec::new();
-            for entry in fs::read_dir(self.at(dir))? {
+            for entry in fs::read_dir(&folder)? {
                 let entry = entry?;
-                let metadata = entry.metadata()?;
+                let metadata = match entry.metadata() {
+                    // Removed by another thread while we looked.
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    other => other?,
+                };
                 let is_dir = metadata.is_dir();
                 let name = entry.file_name().to_string_lossy().into_owned();
                 entries.push(DirEntry { name, is_dir, len_bytes: if is_dir { 0 } else { metadata.len() } });
@@ -67,7 +79,7 @@ impl Disk for RealDisk {
     }
 
     fn create_dir_all(&self, dir: &str) -> Result<(), DiskError> {
-        fs::create_dir_all(self.at(dir)).map_err(|error| fault(dir, &error))?;
+        fs::create_dir_all(self.at(dir)?).map_err(|error| fault(dir, &error))?;
         let mut path = Path::new(dir);
         while let Some(parent) = path.parent() {
             self.sync_dir(&parent.to_string_lossy())?;
@@ -77,27 +89,28 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        fs::rename(self.at(from), self.at(to)).map_err(|error| fault(from, &error))
+        fs::rename(self.at(from)?, self.at(to)?).map_err(|error| fault(from, &error))
     }
 
     fn remove_file(&self, path: &str) -> Result<(), DiskError> {
-        fs::remove_file(self.at(path)).map_err(|error| fault(path, &error))
+        fs::remove_file(self.at(path)?).map_err(|error| fault(path, &error))
     }
 
     fn remove_dir_all(&self, dir: &str) -> Result<(), DiskError> {
-        match fs::remove_dir_all(self.at(dir)) {
+        match fs::remove_dir_all(self.at(dir)?) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             other => other.map_err(|error| fault(dir, &error)),
         }
     }
 
     fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
-        let folder = File::open(self.at(dir)).map_err(|error| fault(dir, &error))?;
+        let folder = File::open(self.at(dir)?).map_err(|error| fault(dir, &error))?;
         folder.sync_all().map_err(|error| DiskError::Sync { path: dir.to_owned(), cause: error.to_string() })
     }
 
     fn free_bytes(&self) -> Result<u64, DiskError> {
-        let stat = rustix::fs::statvfs(&self.root).map_err(|errno| fault("", &errno.into()))?;
+        let stat =
+            rustix::fs::statvfs(&self.root).map_err(|errno| fault(&self.root.display().to_string(), &errno.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }
@@ -106,23 +119,23 @@ impl Disk for RealDisk {
 struct RealFile {
     file: File,
     path: String,
-    /// Kept here so that an append needs no stat. Only the one writer moves it.
-    len: AtomicU64,
 }
 
 impl DiskFile for RealFile {
     fn len_bytes(&self) -> u64 {
-        self.len.load(Ordering::Acquire)
+        // The file's, not this handle's: another one may have written. A failing fstat of an open file is
+        // the kernel's end; no length is better than a wrong one.
+        self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
     fn append(&self, parts: &[&[u8]]) -> Result<u64, DiskError> {
-        let start = self.len_bytes();
+        let start = self.file.metadata().map_err(|error| fault(&self.path, &error))?.len();
         let total: usize = parts.iter().map(|part| part.len()).sum();
-        let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let slices: Vec<IoSlice<'_>> = parts.iter().take(PARTS_MAX).map(|part| IoSlice::new(part)).collect();
         let written = rustix::io::retry_on_intr(|| rustix::io::pwritev(&self.file, &slices, start));
         let written = written.map_err(|errno| fault(&self.path, &errno.into()))?;
-        let mut position = start + written as u64;
         if written < total {
+            let mut position = start + written as u64;
             let mut skip = written;
             for part in parts {
                 let rest = &part[skip.min(part.len())..];
@@ -131,14 +144,11 @@ impl DiskFile for RealFile {
                 position += rest.len() as u64;
             }
         }
-        self.len.fetch_max(position, Ordering::AcqRel);
         Ok(start)
     }
 
     fn write_at(&self, position: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.file.write_all_at(bytes, position).map_err(|error| fault(&self.path, &error))?;
-        self.len.fetch_max(position + bytes.len() as u64, Ordering::AcqRel);
-        Ok(())
+        self.file.write_all_at(bytes, position).map_err(|error| fault(&self.path, &error))
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
@@ -155,9 +165,7 @@ impl DiskFile for RealFile {
     }
 
     fn truncate(&self, len_bytes: u64) -> Result<(), DiskError> {
-        self.file.set_len(len_bytes).map_err(|error| fault(&self.path, &error))?;
-        self.len.store(len_bytes, Ordering::Release);
-        Ok(())
+        self.file.set_len(len_bytes).map_err(|error| fault(&self.path, &error))
     }
 
     fn sync(&self) -> Result<(), DiskError> {

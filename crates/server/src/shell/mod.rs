@@ -8,3 +8,4 @@ pub mod deep;
 pub mod disk;
 pub mod logs;
 pub mod meta;
+mod thread;

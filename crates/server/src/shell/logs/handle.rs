@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::time::Duration;
 
 use base::{Offset, Tick, TopicPartition};
 use bytes::Bytes;
 use log::{Appended, PartitionConfig, Reader};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::{Append, COMMANDS_MAX, Command, LogsError, QUEUED_KIB_MAX};
-use crate::node::Acks;
+use crate::node::{Acks, time};
 
 /// Readers and committed offsets of the open partitions, shared with the owner thread.
 #[derive(Default)]
@@ -19,16 +20,26 @@ pub(super) struct Open {
 
 #[derive(Clone)]
 pub struct LogsHandle {
-    commands: mpsc::Sender<Command>,
+    commands: Arc<Commands>,
     open: Arc<Open>,
     places: Arc<Semaphore>,
     kibs: Arc<Semaphore>,
 }
 
+/// The way to the owner thread, which ends when the last handle goes. The flusher has a sender too, so the
+/// thread does not see that by itself.
+struct Commands(mpsc::Sender<Command>);
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        let _ended_already = self.0.send(Command::Abandon);
+    }
+}
+
 impl LogsHandle {
     pub(super) fn new(commands: mpsc::Sender<Command>, open: Arc<Open>) -> Self {
         Self {
-            commands,
+            commands: Arc::new(Commands(commands)),
             open,
             places: Arc::new(Semaphore::new(COMMANDS_MAX)),
             kibs: Arc::new(Semaphore::new(QUEUED_KIB_MAX)),
@@ -57,15 +68,10 @@ impl LogsHandle {
         deadline: Tick,
     ) -> Result<Appended, LogsError> {
         let kibs = u32::try_from(batches.len().div_ceil(1024).clamp(1, QUEUED_KIB_MAX)).unwrap_or(1);
-        let place = self.places.clone().acquire_owned();
-        let bytes = self.kibs.clone().acquire_many_owned(kibs);
-        let left = std::time::Duration::from_millis(deadline.since(crate::node::time::now()));
-        let permits =
-            tokio::time::timeout(left, async { Ok::<_, LogsError>([closed(place.await)?, closed(bytes.await)?]) });
-        let permits = permits.await.map_err(|_| LogsError::Busy)??;
+        let permits = self.permits(kibs, deadline).await?;
         let (reply, answer) = oneshot::channel();
         let append = Append { partition, batches, acks, deadline, reply };
-        self.commands.send(Command::Append { append, permits }).map_err(|_| LogsError::Closed)?;
+        self.commands.0.send(Command::Append { append, permits }).map_err(|_| LogsError::Closed)?;
         answer.await.map_err(|_| LogsError::Closed)?
     }
 
@@ -108,8 +114,24 @@ impl LogsHandle {
         self.ask(|reply| Command::Close { reply }).await
     }
 
+    /// A place and room in the queue; at once if there is, else by `deadline`.
+    async fn permits(&self, kibs: u32, deadline: Tick) -> Result<[OwnedSemaphorePermit; 2], LogsError> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned()
+            && let Ok(bytes) = Arc::clone(&self.kibs).try_acquire_many_owned(kibs)
+        {
+            return Ok([place, bytes]);
+        }
+        let wait = async {
+            let place = Arc::clone(&self.places).acquire_owned().await;
+            let bytes = Arc::clone(&self.kibs).acquire_many_owned(kibs).await;
+            Ok([closed(place)?, closed(bytes)?])
+        };
+        let left = Duration::from_millis(deadline.since(time::now()));
+        tokio::time::timeout(left, wait).await.map_err(|_| LogsError::Busy)?
+    }
+
     fn tell(&self, command: Command) {
-        if self.commands.send(command).is_err() {
+        if self.commands.0.send(command).is_err() {
             tracing::debug!("the log is closed; a setting came too late");
         }
     }
@@ -117,7 +139,7 @@ impl LogsHandle {
     async fn ask<T>(&self, command: impl FnOnce(super::Reply<T>) -> Command) -> Result<T, LogsError> {
         let place = closed(self.places.clone().acquire_owned().await)?;
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).map_err(|_| LogsError::Closed)?;
+        self.commands.0.send(command(reply)).map_err(|_| LogsError::Closed)?;
         let answer = answer.await.map_err(|_| LogsError::Closed)?;
         drop(place);
         answer

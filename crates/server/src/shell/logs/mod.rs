@@ -1,17 +1,18 @@
-//! The thread that owns the partitions of one disk, and the thread that makes their bytes durable.
+//! The thread that owns the partitions of one disk, and the threads that make their bytes durable.
 //!
 //! ```text
-//! LogsHandle --Command--> owner thread: append (write) --FlushJob of every dirty partition--> flusher: fdatasync
+//! LogsHandle --Command--> owner thread: append (write) --FlushJob of each dirty partition--> flushers: fdatasync
 //!     ^                        |   acks=1 answered here                                          |
 //!     +------ answer ----------+<------------------- acks=all answered here <--------- Flushed --+
 //! ```
 //!
-//! Group commit needs no timer: while one flush is under way, appends gather; the next flush takes all of them,
-//! whichever partitions they are in. Appends that nobody waits for (acks 0 and 1) are flushed within
-//! `flush_interval`.
+//! Group commit needs no timer: while a partition's flush is under way, its appends gather; the next flush
+//! takes all of them. Partitions flush side by side, a few at a time. Appends that nobody waits for (acks 0
+//! and 1) are flushed within `flush_interval`.
 //!
 //! What always holds: an acks=all waiter is answered `Ok` only after the fdatasync that covers it; every waiter is
-//! answered by its deadline; after a failed fsync this disk takes no write until the process is restarted.
+//! answered by its deadline; after a failed fsync this disk takes no write until the process is restarted; a
+//! partition's files are removed only when no flush of it is under way.
 
 mod handle;
 mod owner;
@@ -20,6 +21,7 @@ mod tests;
 mod waiters;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::disk::{Disk, DiskError};
 use base::{NodeId, Offset, Tick, TopicPartition};
@@ -41,8 +43,14 @@ const QUEUED_KIB_MAX: usize = 256 << 10;
 const DRAIN_MAX: usize = 1_024;
 /// Longest sleep of the owner thread without a command.
 const IDLE_MS: u64 = 50;
+/// Flushes under way at once. More would not make the disk faster, only the batches smaller.
+const FLUSHES_MAX: usize = 4;
+/// How often deadlines are looked at.
+const DEADLINE_CHECK_MS: u64 = 5;
 /// How often free space is looked at.
 const SPACE_CHECK_MS: u64 = 250;
+/// How long closing waits for a flush under way.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often retention runs.
 const RETENTION_MS: u64 = 5_000;
 
@@ -111,11 +119,13 @@ enum Command {
         partition: TopicPartition,
         reply: Reply<()>,
     },
-    Flushed(Vec<(TopicPartition, Result<FlushDone, DiskError>)>),
+    Flushed(TopicPartition, Result<FlushDone, DiskError>),
     /// Flush everything, leave clean marks, end the threads.
     Close {
         reply: Reply<()>,
     },
+    /// The last handle is gone: end the threads as they are. The next start recovers.
+    Abandon,
 }
 
 struct Append {

@@ -1,8 +1,8 @@
-//! The owner thread's loop and the flusher's.
+//! The owner thread's loop and the flushers'.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::disk::{Disk, DiskError};
@@ -12,20 +12,28 @@ use tokio::sync::watch;
 
 use super::handle::{LogsHandle, Open};
 use super::waiters::{Waiters, answer};
-use super::{Append, Command, DRAIN_MAX, IDLE_MS, LogsConfig, LogsError, RETENTION_MS, SPACE_CHECK_MS, Start};
+use super::{
+    Append, CLOSE_PATIENCE, Command, DEADLINE_CHECK_MS, DRAIN_MAX, FLUSHES_MAX, IDLE_MS, LogsConfig, LogsError,
+    RETENTION_MS, Reply, SPACE_CHECK_MS, Start,
+};
 use crate::node::Acks;
 use crate::node::findings::{Finding, Findings, Severity};
 use crate::node::time;
+use crate::shell::thread::spawn_owner;
 
-type Jobs = Vec<(TopicPartition, FlushJob)>;
+type Job = (TopicPartition, FlushJob);
 
-/// Starts the owner thread and the flusher of one disk.
+/// Starts the owner thread and the flushers of one disk.
 pub fn start(start: Start) -> std::io::Result<LogsHandle> {
     let (commands, inbox) = mpsc::channel();
-    let (jobs, job_inbox) = mpsc::channel::<Jobs>();
+    let (jobs, job_inbox) = mpsc::channel::<Job>();
+    let job_inbox = Arc::new(Mutex::new(job_inbox));
+    for _ in 0..FLUSHES_MAX {
+        let (inbox, done) = (Arc::clone(&job_inbox), commands.clone());
+        spawn_owner("log-flush", move || flush_loop(&inbox, &done))?;
+    }
     let open = Arc::new(Open::default());
-    let flushed = commands.clone();
-    std::thread::Builder::new().name("log-flush".into()).spawn(move || flush_loop(&job_inbox, &flushed))?;
+    let now = time::now();
     let owner = Owner {
         disk: start.disk,
         hard: start.hard,
@@ -35,23 +43,25 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         jobs,
         partitions: BTreeMap::new(),
         broken: BTreeMap::new(),
-        flushing: false,
-        waiting: false,
+        deleting: BTreeMap::new(),
+        wanted: VecDeque::new(),
+        flushes: 0,
         dirty_since: None,
         stopped: None,
         full: false,
+        checked_deadlines: now,
         checked_space: Tick(0),
-        checked_retention: Tick(0),
+        checked_retention: now,
     };
-    std::thread::Builder::new().name("log-owner".into()).spawn(move || owner.run(&inbox))?;
+    spawn_owner("log-owner", move || owner.run(&inbox))?;
     Ok(LogsHandle::new(commands, open))
 }
 
-fn flush_loop(inbox: &mpsc::Receiver<Jobs>, done: &mpsc::Sender<Command>) {
-    while let Ok(jobs) = inbox.recv() {
-        let results: Vec<(TopicPartition, Result<FlushDone, DiskError>)> =
-            jobs.into_iter().map(|(partition, job)| (partition, job.run())).collect();
-        if done.send(Command::Flushed(results)).is_err() {
+fn flush_loop(inbox: &Mutex<mpsc::Receiver<Job>>, done: &mpsc::Sender<Command>) {
+    loop {
+        let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((partition, job)) = job else { return };
+        if done.send(Command::Flushed(partition, job.run())).is_err() {
             return;
         }
     }
@@ -63,6 +73,9 @@ struct Slot {
     committed: watch::Sender<Offset>,
     /// Something was written since the last flush job was taken.
     dirty: bool,
+    /// It stands in `Owner::wanted`.
+    wanted: bool,
+    flushing: bool,
 }
 
 struct Owner {
@@ -71,17 +84,21 @@ struct Owner {
     config: LogsConfig,
     findings: Arc<Findings>,
     open: Arc<Open>,
-    jobs: mpsc::Sender<Jobs>,
+    jobs: mpsc::Sender<Job>,
     partitions: BTreeMap<TopicPartition, Slot>,
     /// Partitions that could not be opened, with the reason.
     broken: BTreeMap<TopicPartition, String>,
-    flushing: bool,
-    /// Someone waits for the next flush.
-    waiting: bool,
+    /// Partitions to be removed when their flush is done.
+    deleting: BTreeMap<TopicPartition, Reply<()>>,
+    /// Partitions to be flushed as soon as a flusher is free, each once.
+    wanted: VecDeque<TopicPartition>,
+    /// Under way.
+    flushes: usize,
     dirty_since: Option<Tick>,
     /// Set by a failed fsync: this disk takes no write any more.
     stopped: Option<Stopped>,
     full: bool,
+    checked_deadlines: Tick,
     checked_space: Tick,
     checked_retention: Tick,
 }
@@ -96,16 +113,16 @@ impl Owner {
             };
             let mut taken = 0;
             while let Some(command) = next {
-                if let Command::Close { reply } = command {
-                    answer(reply, self.close(inbox));
-                    return;
+                match command {
+                    Command::Close { reply } => return answer(reply, self.close(inbox)),
+                    Command::Abandon => return,
+                    command => self.handle(command),
                 }
-                self.handle(command);
                 taken += 1;
                 next = if taken < DRAIN_MAX { inbox.try_recv().ok() } else { None };
             }
-            self.start_flush();
             self.timers();
+            self.start_flushes();
         }
     }
 
@@ -134,24 +151,23 @@ impl Owner {
                 }
             }
             Command::DeleteBefore { partition, before, reply } => {
-                let result = self.slot(partition).and_then(|slot| {
-                    slot.dirty = true;
-                    Ok(slot.partition.delete_before(before)?)
-                });
+                let Some(slot) = self.partitions.get_mut(&partition) else {
+                    return answer(reply, Err(self.missing(partition)));
+                };
+                slot.dirty = true;
                 self.dirty_since.get_or_insert_with(time::now);
-                answer(reply, result);
+                answer(reply, slot.partition.delete_before(before).map_err(LogsError::from));
             }
-            Command::Delete { partition, reply } => answer(reply, self.delete(partition)),
-            Command::Flushed(results) => self.flushed(results),
-            Command::Close { .. } => unreachable!("the loop takes it"),
+            Command::Delete { partition, reply } => self.delete(partition, reply),
+            Command::Flushed(partition, result) => self.flushed(partition, result),
+            Command::Close { .. } | Command::Abandon => unreachable!("the loop takes it"),
         }
     }
 
-    fn slot(&mut self, partition: TopicPartition) -> Result<&mut Slot, LogsError> {
-        if let Some(reason) = self.broken.get(&partition) {
-            return Err(LogsError::Broken { partition, reason: reason.clone() });
-        }
-        self.partitions.get_mut(&partition).ok_or(LogsError::Unknown(partition))
+    /// Why there is no such partition here.
+    fn missing(&self, partition: TopicPartition) -> LogsError {
+        let broken = self.broken.get(&partition).cloned();
+        broken.map_or(LogsError::Unknown(partition), |reason| LogsError::Broken { partition, reason })
     }
 
     fn open_partition(
@@ -194,8 +210,9 @@ impl Owner {
         drop(shared);
         // Opening may have written (a torn tail cut, a new term): the next flush makes it durable.
         self.dirty_since.get_or_insert(now);
-        self.partitions
-            .insert(partition, Slot { partition: opened, waiters: Waiters::default(), committed, dirty: true });
+        let waiters = Waiters::default();
+        let slot = Slot { partition: opened, waiters, committed, dirty: true, wanted: false, flushing: false };
+        self.partitions.insert(partition, slot);
         Ok(signal)
     }
 
@@ -211,64 +228,94 @@ impl Owner {
         if deadline <= now {
             return answer(reply, Err(LogsError::Timeout));
         }
-        let slot = match self.slot(partition) {
-            Ok(slot) => slot,
-            Err(error) => return answer(reply, Err(error)),
+        let Some(slot) = self.partitions.get_mut(&partition) else {
+            return answer(reply, Err(self.missing(partition)));
         };
         match slot.partition.append(now, time::wall(), batches) {
             Err(error) => {
-                let full = error == AppendError::DiskFull;
-                answer(reply, Err(error.into()));
-                if full {
-                    self.check_space(now);
+                answer(reply, Err(error.clone().into()));
+                match error {
+                    AppendError::DiskFull => self.check_space(now),
+                    AppendError::Stopped(stopped) => self.partition_stopped(partition, &stopped),
+                    _ => {}
                 }
             }
             Ok(appended) => {
                 slot.dirty = true;
+                self.dirty_since.get_or_insert(now);
                 if acks != Acks::All || appended.next_offset <= slot.partition.committed() {
                     answer(reply, Ok(appended));
                 } else {
                     slot.waiters.push(appended, deadline, reply);
-                    self.waiting = true;
+                    want(&mut self.wanted, partition, slot);
                 }
-                self.dirty_since.get_or_insert(now);
             }
         }
     }
 
-    /// Hands every dirty partition to the flusher, if it is idle and someone waits or it is time.
-    fn start_flush(&mut self) {
-        let due = self.dirty_since.is_some_and(|since| time::now().since(since) >= self.config.flush_interval_ms);
-        if self.flushing || self.stopped.is_some() || !(self.waiting || due) {
-            return;
+    /// Hands wanted partitions to the flushers as they are free; all dirty ones are wanted when it is time.
+    fn start_flushes(&mut self) {
+        if self.dirty_since.is_some_and(|since| time::now().since(since) >= self.config.flush_interval_ms) {
+            self.dirty_since = None;
+            for (id, slot) in self.partitions.iter_mut().filter(|(_, slot)| slot.dirty) {
+                want(&mut self.wanted, *id, slot);
+            }
         }
-        let mut jobs = Vec::new();
-        for (id, slot) in self.partitions.iter_mut().filter(|(_, slot)| slot.dirty) {
-            slot.dirty = false;
-            jobs.extend(slot.partition.flush_job().map(|job| (*id, job)));
-        }
-        self.waiting = false;
-        self.dirty_since = None;
-        if !jobs.is_empty() {
-            self.flushing = self.jobs.send(jobs).is_ok();
-        }
-    }
-
-    fn flushed(&mut self, results: Vec<(TopicPartition, Result<FlushDone, DiskError>)>) {
-        self.flushing = false;
-        for (id, result) in results {
+        while self.flushes < FLUSHES_MAX && self.stopped.is_none() {
+            let Some(id) = self.wanted.pop_front() else { return };
             let Some(slot) = self.partitions.get_mut(&id) else { continue };
-            match slot.partition.flushed(result) {
-                Ok(committed) => {
-                    slot.waiters.release(committed);
-                    slot.committed.send_if_modified(|before| std::mem::replace(before, committed) != committed);
-                    self.waiting |= !slot.waiters.is_empty();
-                    if !slot.waiters.is_empty() {
-                        slot.dirty = true;
-                    }
-                }
-                Err(stopped) => self.stop(stopped),
+            slot.wanted = false;
+            slot.dirty = false;
+            if let Some(job) = slot.partition.flush_job() {
+                slot.flushing = true;
+                self.flushes += usize::from(self.jobs.send((id, job)).is_ok());
+            } else if let Some(stopped) = slot.partition.stopped().cloned() {
+                self.partition_stopped(id, &stopped);
+            } else if !slot.waiters.is_empty() {
+                // There was no room for something that must be written first.
+                slot.dirty = true;
+                self.dirty_since.get_or_insert_with(time::now);
             }
+        }
+    }
+
+    fn flushed(&mut self, id: TopicPartition, result: Result<FlushDone, DiskError>) {
+        self.flushes = self.flushes.saturating_sub(1);
+        if let Some(reply) = self.deleting.remove(&id) {
+            return answer(reply, self.remove_files(id));
+        }
+        let Some(slot) = self.partitions.get_mut(&id) else { return };
+        slot.flushing = false;
+        match slot.partition.flushed(result) {
+            Ok(committed) => {
+                slot.waiters.release(committed);
+                slot.committed.send_if_modified(|before| std::mem::replace(before, committed) != committed);
+                if slot.dirty && !slot.waiters.is_empty() {
+                    want(&mut self.wanted, id, slot);
+                } else if slot.dirty {
+                    self.dirty_since.get_or_insert_with(time::now);
+                }
+            }
+            Err(stopped) => self.stop(stopped),
+        }
+    }
+
+    /// A write failed: this partition is out, the others go on.
+    fn partition_stopped(&mut self, id: TopicPartition, stopped: &Stopped) {
+        self.findings.raise(
+            &partition_dir(id),
+            Finding {
+                code: "partition-stopped",
+                severity: Severity::Critical,
+                title: format!("partition {id} takes no writes; what it holds is served"),
+                since: time::wall(),
+                impact: vec!["log", "ingest"],
+                cause: stopped.to_string(),
+                action: "check the disk (dmesg, smartctl); then restart the node".into(),
+            },
+        );
+        if let Some(slot) = self.partitions.get_mut(&id) {
+            slot.waiters.fail(&LogsError::Append(AppendError::Stopped(stopped.clone())));
         }
     }
 
@@ -291,19 +338,37 @@ impl Owner {
         self.stopped = Some(stopped);
     }
 
-    fn delete(&mut self, partition: TopicPartition) -> Result<(), LogsError> {
+    fn delete(&mut self, partition: TopicPartition, reply: Reply<()>) {
         self.open.partitions.write().unwrap_or_else(PoisonError::into_inner).remove(&partition);
         self.broken.remove(&partition);
-        if let Some(mut slot) = self.partitions.remove(&partition) {
+        let slot = self.partitions.remove(&partition);
+        let flushing = slot.as_ref().is_some_and(|slot| slot.flushing);
+        if let Some(mut slot) = slot {
             slot.waiters.fail(&LogsError::Unknown(partition));
         }
+        if flushing {
+            self.deleting.insert(partition, reply);
+        } else {
+            answer(reply, self.remove_files(partition));
+        }
+    }
+
+    fn remove_files(&self, partition: TopicPartition) -> Result<(), LogsError> {
         self.disk.remove_dir_all(&partition_dir(partition))?;
+        let mut hard = self.hard.lock().unwrap_or_else(PoisonError::into_inner);
+        // Durable with the next vote of any partition. Until then it costs a few bytes.
+        if let Err(error) = hard.remove(log::group_key(partition)) {
+            tracing::debug!(%partition, %error, "the hard state of a deleted partition stays");
+        }
         Ok(())
     }
 
     fn timers(&mut self) {
         let now = time::now();
-        self.partitions.values_mut().for_each(|slot| slot.waiters.expire(now));
+        if now.since(self.checked_deadlines) >= DEADLINE_CHECK_MS {
+            self.checked_deadlines = now;
+            self.partitions.values_mut().for_each(|slot| slot.waiters.expire(now));
+        }
         if now.since(self.checked_space) >= SPACE_CHECK_MS {
             self.check_space(now);
         }
@@ -348,9 +413,9 @@ impl Owner {
 
     /// Ends in order: what is under way is flushed, then every partition leaves a clean mark.
     fn close(&mut self, inbox: &mpsc::Receiver<Command>) -> Result<(), LogsError> {
-        while self.flushing {
-            match inbox.recv_timeout(Duration::from_secs(10)) {
-                Ok(Command::Flushed(results)) => self.flushed(results),
+        while self.flushes > 0 {
+            match inbox.recv_timeout(CLOSE_PATIENCE) {
+                Ok(Command::Flushed(partition, result)) => self.flushed(partition, result),
                 Ok(_) => {}
                 Err(_) => break,
             }
@@ -367,6 +432,14 @@ impl Owner {
             }
         }
         first_error.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+/// Puts a partition into the queue for the flushers, if it is not there and none of them has it.
+fn want(wanted: &mut VecDeque<TopicPartition>, id: TopicPartition, slot: &mut Slot) {
+    if !slot.wanted && !slot.flushing {
+        slot.wanted = true;
+        wanted.push_back(id);
     }
 }
 
