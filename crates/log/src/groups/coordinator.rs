@@ -1,6 +1,7 @@
 //! The one door: inputs in, effects out. Keeps all groups, what is being written, and an index of deadlines.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use base::{Tick, Timestamp};
 use bytes::Bytes;
@@ -33,6 +34,22 @@ impl WriteId {
 pub struct Record {
     pub key: Bytes,
     pub value: Option<Bytes>,
+}
+
+impl Record {
+    /// Of its key and value.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// A piece of the whole state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CheckpointPart {
+    pub records: Vec<Record>,
+    /// Ask for what follows this group. `None`: that was all.
+    pub last: Option<String>,
 }
 
 /// What happens to the coordinator.
@@ -162,16 +179,28 @@ impl Coordinator {
         self.expiry_at = now.plus(EXPIRY_EVERY_MS);
     }
 
-    /// The whole durable state as records. Only while no write is out: see the format's "Checkpoint".
-    pub fn checkpoint(&self) -> impl Iterator<Item = Record> + '_ {
-        self.groups.values().flat_map(|group| {
+    /// The durable state of the groups that follow `after`, up to about `bytes` of it. Only while no write is out. Writes may
+    /// come between two parts: a part is never older than what the log has of the same groups.
+    #[must_use]
+    pub fn checkpoint(&self, after: Option<&str>, bytes: usize) -> CheckpointPart {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut records, mut size, mut groups) =
+            (Vec::new(), 0, self.groups.range::<str, _>((from, Bound::Unbounded)));
+        for (id, group) in groups.by_ref() {
             let own = group.durable.as_ref().map(|value| Record { key: group.key(), value: Some(value.clone()) });
             let offset = |(place, committed)| Record {
                 key: offset_key(&group.id, place),
                 value: Some(encode_offset(committed)),
             };
-            own.into_iter().chain(group.offsets.iter().map(offset))
-        })
+            for record in own.into_iter().chain(group.offsets.iter().map(offset)) {
+                size += record.size_bytes();
+                records.push(record);
+            }
+            if size >= bytes {
+                return CheckpointPart { records, last: Some(id.clone()) };
+            }
+        }
+        CheckpointPart { records, last: None }
     }
 
     /// Groups in memory.

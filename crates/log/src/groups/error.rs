@@ -39,6 +39,9 @@ pub enum GroupError {
     /// The write failed or took too long; whether it happened is unknown. Retry.
     #[error("the group's records could not be made durable in time")]
     NotPersisted,
+    /// There is no coordinator to ask, because its log cannot be read or the node is stopping. Retry.
+    #[error("the groups are not available: their log cannot be read, or the node is stopping")]
+    NotAvailable,
     /// No such group.
     #[error("no such group")]
     NotFound,

@@ -27,7 +27,8 @@
 //! - [`Coordinator::load`] every record of the internal topic in order, then [`Coordinator::loaded`], before the first step.
 //! - Append the records of `Persist` in the order of the effects, and tell the outcome of each.
 //! - Step with [`Input::Tick`] at [`Coordinator::next_deadline`].
-//! - The internal topic has no cleaner: while no write is out, append [`Coordinator::checkpoint`] and trim what is below it.
+//! - The internal topic has no cleaner: now and then append [`Coordinator::checkpoint`], each part while no write is out, and trim
+//!   what is below the first part.
 //!
 //! Not here: Kafka's error codes, whether a topic exists, transactions. Records: docs/formats/consumer-offsets.md.
 
@@ -45,7 +46,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use coordinator::{Coordinator, Effect, GroupsConfig, Input, LoadError, Record, Ticket, WriteId};
+pub use coordinator::{CheckpointPart, Coordinator, Effect, GroupsConfig, Input, LoadError, Record, Ticket, WriteId};
 pub use error::GroupError;
 pub use group::GroupState;
 pub use request::{

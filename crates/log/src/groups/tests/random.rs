@@ -303,7 +303,7 @@ impl World {
 
     fn crash(&mut self) {
         if self.random.one_in(2) && self.out.is_empty() {
-            self.log = self.coordinator.checkpoint().collect();
+            self.checkpoint();
         }
         // Of what was being written, a part may be there.
         let kept = self.random.index(self.out.len() + 1);
@@ -321,6 +321,20 @@ impl World {
             client.waits = None;
         }
         self.check_offsets();
+    }
+
+    /// In parts of one group, as small as they get.
+    fn checkpoint(&mut self) {
+        self.log.clear();
+        let mut last = None;
+        loop {
+            let part = self.coordinator.checkpoint(last.as_deref(), 1);
+            self.log.extend(part.records);
+            last = part.last;
+            if last.is_none() {
+                return;
+            }
+        }
     }
 
     fn check_offsets(&mut self) {

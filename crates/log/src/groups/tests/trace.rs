@@ -142,7 +142,7 @@ impl World {
             "written" => self.write_ends(true),
             "fails" => self.write_ends(false),
             "crash" => self.crash(),
-            "checkpoint" => self.log = self.coordinator.checkpoint().collect(),
+            "checkpoint" => self.log = self.coordinator.checkpoint(None, usize::MAX).records,
             "set" => {
                 self.config.group_size_max = number("size").map_or(1000, |size| usize::try_from(size).unwrap());
                 self.config.initial_delay_ms = number("delay").unwrap_or(100);
