@@ -15,6 +15,7 @@ mod identity;
 mod serve;
 mod start;
 pub mod tables;
+pub mod telemetry;
 pub mod time;
 mod topics;
 
@@ -63,6 +64,7 @@ pub struct Node {
     query: query::QueryService,
     findings: Arc<Findings>,
     producer_ids: tokio::sync::Mutex<topics::ProducerIds>,
+    telemetry: telemetry::Telemetry,
     started: Tick,
 }
 
@@ -195,6 +197,11 @@ impl Node {
 
     pub fn table(&self, name: &str) -> Option<TableStatus> {
         self.tables.named(name).map(|table| table.status(self.tables.deps()))
+    }
+
+    /// Where edges leave a record of each request.
+    pub fn telemetry(&self) -> &telemetry::Telemetry {
+        &self.telemetry
     }
 
     /// What is wrong right now, worst first. Empty: all is well.

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::identity::{DataDir, IdentityError, claim};
 use super::tables::{Deps, NodeCatalog, Tables, TablesConfig};
-use super::{Findings, Node, NodeError, groups, time, topics};
+use super::telemetry::Telemetry;
+use super::{Findings, Node, NodeError, groups, telemetry, time, topics};
 use crate::config::Config;
 use crate::shell::deep::DeepStorage;
 use crate::shell::disk::RealDisk;
@@ -87,7 +88,9 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     tables.start().await;
     let catalog = NodeCatalog { tables: Arc::clone(&tables), address: config.listen.http, started: time::wall() };
     let query = QueryService::new(Arc::new(catalog), query_limits(&config));
+    let telemetry = Telemetry::new(config.telemetry.request_log);
     let node = Node {
+        telemetry,
         config,
         meta,
         logs,
@@ -98,7 +101,9 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         producer_ids: tokio::sync::Mutex::default(),
         started: time::now(),
     };
-    Ok((Arc::new(node), data))
+    let node = Arc::new(node);
+    telemetry::start(&node);
+    Ok((node, data))
 }
 
 /// Opens what the metadata lists, removes what has a tombstone, leaves alone what nobody knows.

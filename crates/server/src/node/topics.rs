@@ -100,7 +100,8 @@ impl Node {
     pub async fn add_partitions(&self, name: &str, total: i32) -> Result<(), NodeError> {
         let topic = self.known_topic(name)?;
         self.propose(Command::AddPartitions { id: topic.id, total }).await?;
-        open_topic(&self.logs, &self.known_topic(name)?, &self.config).await
+        let topic = self.known_topic(name)?;
+        open_topic(&self.logs, &topic, &self.config).await
     }
 
     /// Replaces a topic's overrides; the open partitions follow at once.

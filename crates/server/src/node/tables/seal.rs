@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Offset, PartitionIndex, Timestamp};
+use base::{Offset, PartitionIndex, Term, Timestamp};
 use bytes::Bytes;
 use control::{Applied, Command, NewSegment, SegmentId};
 use store::seal::{self, Manifest};
@@ -241,7 +241,7 @@ async fn publish(
         partition,
         from,
         to,
-        term: base::Term(deps.logs.reader(table.at(partition)).map_or(0, |reader| reader.term().0)),
+        term: term_of(table, partition, deps),
         segments: new,
         published: time::wall(),
     };
@@ -274,6 +274,12 @@ async fn publish(
             Err(error.to_string())
         }
     }
+}
+
+/// The newest leadership that has written to the partition.
+fn term_of(table: &TableRuntime, partition: PartitionIndex, deps: &Deps) -> Term {
+    let epoch = deps.logs.reader(table.at(partition)).map_or(0, |reader| reader.epoch_end(i32::MAX).0);
+    Term(u64::try_from(epoch).unwrap_or(0))
 }
 
 /// Discovered columns are in the metadata before a segment that has them.
