@@ -123,9 +123,6 @@ impl FetchRequest {
         if flexible {
             reader.skip_tags()?;
         }
-        if reader.remaining() > 0 {
-            return Err(reader.malformed("bytes left over after the body"));
-        }
         Ok(Self { replica_id, max_wait_ms, min_bytes, max_bytes, read_committed, session_id, session_epoch, topics })
     }
 }

@@ -102,9 +102,6 @@ impl ProduceRequest {
         if flexible {
             reader.skip_tags()?;
         }
-        if reader.remaining() > 0 {
-            return Err(reader.malformed("bytes left over after the body"));
-        }
         Ok(Self { version, transactional_id, acks, timeout_ms, topics })
     }
 

@@ -114,7 +114,8 @@ pub(super) fn effective(edge: &Edge, overrides: &BTreeMap<String, String>, def: 
         "max.message.bytes" => log.batch_bytes_max.0.to_string(),
         _ => return (def.default.to_owned(), SOURCE_DEFAULT),
     };
-    (node, SOURCE_STATIC_BROKER)
+    let source = if node == def.default { SOURCE_DEFAULT } else { SOURCE_STATIC_BROKER };
+    (node, source)
 }
 
 fn describe_topic_key(edge: &Edge, topic: &Topic, def: &ConfigDef, view: View) -> DescribeConfigsResourceResult {
