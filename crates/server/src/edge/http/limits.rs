@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-/// Connections served at once; one more is told so and closed.
-pub const CONNECTIONS_MAX: usize = 1_024;
 /// Request line and headers together.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
 pub const HEADERS_MAX: usize = 100;

@@ -13,12 +13,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, post};
 use futures::StreamExt;
-use query::{CancelOutcome, Dialect, QueryError, QueryRequest, QueryService, QueryStream};
+use query::{CancelOutcome, Dialect, QueryError, QueryRequest, QueryStream};
 
 use super::body::{self, SqlRequest};
 use super::error::{Fault, Refusal, druid_body, query_error};
 use super::limits::{CHUNK_BYTES, CHUNK_ROWS};
 use super::render::{Header, Renderer, ResultFormat};
+use crate::edge::queries::Queries;
 
 const QUERY_ID: HeaderName = HeaderName::from_static("x-druid-sql-query-id");
 const HEADER_INCLUDED: HeaderName = HeaderName::from_static("x-druid-sql-header-included");
@@ -28,7 +29,7 @@ const IDENTITY: &str = "anonymous";
 /// What the SQL routes need.
 #[derive(Clone)]
 pub struct SqlState {
-    pub queries: QueryService,
+    pub queries: Queries,
     /// `host:port` as clients reach it; named in errors.
     pub host: Arc<str>,
 }
