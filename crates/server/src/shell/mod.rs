@@ -8,4 +8,6 @@ pub mod deep;
 pub mod disk;
 pub mod logs;
 pub mod meta;
+#[cfg(test)]
+mod slow_disk;
 mod thread;

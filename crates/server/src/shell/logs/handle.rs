@@ -137,7 +137,7 @@ impl LogsHandle {
     }
 
     async fn ask<T>(&self, command: impl FnOnce(super::Reply<T>) -> Command) -> Result<T, LogsError> {
-        let place = closed(self.places.clone().acquire_owned().await)?;
+        let place = closed(Arc::clone(&self.places).acquire_owned().await)?;
         let (reply, answer) = oneshot::channel();
         self.commands.0.send(command(reply)).map_err(|_| LogsError::Closed)?;
         let answer = answer.await.map_err(|_| LogsError::Closed)?;
