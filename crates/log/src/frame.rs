@@ -198,3 +198,6 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 const _: () = assert!(NOTE_HEADER_BYTES > PEEK_BYTES && HEADER_BYTES > PEEK_BYTES, "every frame can be peeked at");
+
+#[cfg(test)]
+mod tests;

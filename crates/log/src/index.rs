@@ -52,27 +52,31 @@ impl SparseIndex {
         }
     }
 
-    /// Where to look for the batch that contains `offset` (relative): at this position or after it.
-    pub fn position_of_offset(&self, offset: u64) -> u64 {
-        self.before(|entry| u64::from(entry.offset) <= offset)
+    /// Where to look for the batch that contains `offset` (relative): at this position or after it; and
+    /// the relative offset of what lies there.
+    pub fn position_of_offset(&self, offset: u64) -> (u64, u32) {
+        let count = self.entries.partition_point(|entry| u64::from(entry.offset) <= offset);
+        let entry = count.checked_sub(1).map(|at| self.entries[at]);
+        entry.map_or((0, 0), |entry| (u64::from(entry.position), entry.offset))
     }
 
-    /// Where to look for the entry `index` (relative), and the relative index there.
-    pub fn position_of_index(&self, index: u64) -> (u64, u64, u64) {
+    /// As `position_of_offset`, and the largest timestamp of all batches before that position.
+    pub fn before_offset(&self, offset: u64) -> (u64, Timestamp) {
+        let count = self.entries.partition_point(|entry| u64::from(entry.offset) <= offset);
+        let entry = count.checked_sub(1).map(|at| self.entries[at]);
+        entry.map_or((0, Timestamp(-1)), |entry| (u64::from(entry.position), entry.max_before))
+    }
+
+    /// Where to look for the entry `index` (relative), and the relative index of what lies there.
+    pub fn position_of_index(&self, index: u64) -> (u64, u64) {
         let count = self.entries.partition_point(|entry| u64::from(entry.index) <= index);
         let entry = count.checked_sub(1).map(|at| self.entries[at]);
-        entry.map_or((0, 0, 0), |entry| {
-            (u64::from(entry.position), u64::from(entry.offset), u64::from(entry.index))
-        })
+        entry.map_or((0, 0), |entry| (u64::from(entry.position), u64::from(entry.index)))
     }
 
     /// Where to look for the first batch at or after `time`.
     pub fn position_of_time(&self, time: Timestamp) -> u64 {
-        self.before(|entry| entry.max_before < time)
-    }
-
-    fn before(&self, holds: impl Fn(&IndexEntry) -> bool) -> u64 {
-        let count = self.entries.partition_point(holds);
+        let count = self.entries.partition_point(|entry| entry.max_before < time);
         count.checked_sub(1).map_or(0, |at| u64::from(self.entries[at].position))
     }
 
@@ -156,3 +160,5 @@ impl SparseIndex {
     }
 }
 
+#[cfg(test)]
+mod tests;

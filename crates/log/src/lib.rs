@@ -1,11 +1,39 @@
 //! A partition: append, fence, replicate; producers; consumer groups; log files.
-pub mod groups;
+//!
+//! ```text
+//!           append(now, wall, batches)          flush_job()            run() on any thread that may block
+//! owner ------------------------------> Partition ---------> FlushJob -------------------------------+
+//!   ^                                      |   ^                                                      |
+//!   |  Appended { offsets }                |   +----- flushed(done) -> committed moves <--- FlushDone -+
+//!   +--------------------------------------+
+//!                                          |  shared, lock held for moments only
+//!             any thread ------------> Reader: read, offset_for_time, epoch_end, committed
+//! ```
+//!
+//! A partition is a Raft group whose log files are the data: the batches a producer sent lie on disk, and
+//! go to consumers, as they came. With one voter the way is the one it will be with many: write, propose,
+//! flush, committed. The files are drawn in docs/formats/log-file.md.
+//!
+//! Duties of the owner, a single thread: call [`Partition::flush_job`] after appends (and after trim and
+//! delete), run the job elsewhere, bring its outcome to [`Partition::flushed`]; acknowledge `acks=all` when
+//! [`Partition::committed`] reaches [`Appended::next_offset`]; call [`Partition::tick`] now and then;
+//! [`Partition::close`] at the end. After [`Stopped`] no write is taken: the disk is not to be trusted.
+//!
+//! What always holds: what was committed is there after any crash, at its offset, byte for byte; nothing
+//! whose checksum does not fit is served; no committed offset ever has two payloads; a batch of an
+//! idempotent producer is in the log once; damage to what was durable is reported with file and byte, and
+//! never cut off.
+//!
+//! Deliberately not here: clocks, threads, sockets, Kafka's error codes, what records mean; and, until
+//! there is more than one voter, messages, followers and the rescue of what they diverged by. Transactions
+//! and compaction are refused, not ignored.
 
-pub mod config;
-pub mod error;
+mod config;
+mod error;
 mod file;
 mod flush;
 mod frame;
+pub mod groups;
 mod index;
 pub mod limits;
 mod mark;

@@ -112,3 +112,5 @@ impl Mark {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -404,7 +404,7 @@ impl Partition {
         self.job(bytes, true).map_or(Ok(()), |job| job.run().map(|_| ()))
     }
 
-    fn storage(&self) -> &LogStorage {
+    pub(crate) fn storage(&self) -> &LogStorage {
         self.group.storage()
     }
 

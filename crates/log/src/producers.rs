@@ -127,11 +127,6 @@ impl Producers {
         self.by_id.retain(|_, producer| producer.last_append.0 >= oldest);
     }
 
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
     /// Past the bound, forgets those silent longest; an eighth at once, so that it costs little on average.
     fn bound(&mut self, producers_max: usize, keep: ProducerId) {
         if self.by_id.len() <= producers_max.max(1) {
@@ -228,3 +223,5 @@ fn sequence_after(sequence: i32, count: i32) -> i32 {
     sequence.wrapping_add(count) & i32::MAX
 }
 
+#[cfg(test)]
+mod tests;

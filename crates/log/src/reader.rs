@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::ReadError;
 use crate::file::LogFile;
-use crate::frame::{Frame, FrameError, epoch_of};
+use crate::frame::{Frame, FrameError, PEEK_BYTES, epoch_of};
 use crate::limits::{READ_BYTES_MAX, TIME_SCAN_BYTES};
 use crate::scan::{ScanError, Scanner};
 
@@ -162,17 +162,37 @@ impl Reader {
     /// # Errors
     /// As [`Reader::offset_for_time`].
     pub fn max_timestamp(&self) -> Result<Option<(Offset, Timestamp)>, ReadError> {
-        let files = self.shared.files();
-        let mut times: Vec<Timestamp> = files.iter().map(|file| file.max_timestamp()).collect();
-        times.sort_unstable();
-        times.dedup();
-        // The newest may not be committed, or a header may promise a time no record has: then the next.
-        for time in times.into_iter().rev().filter(|time| time.0 >= 0) {
-            if let Some(found) = self.offset_for_time(time)? {
-                return Ok(Some(found));
+        let committed = self.committed();
+        let mut newest: Option<Timestamp> = None;
+        for file in self.shared.files().iter().filter(|file| file.name.base_offset < committed) {
+            let time = if file.next_offset() <= committed {
+                file.max_timestamp()
+            } else {
+                Self::max_timestamp_below(file, committed)?
+            };
+            newest = newest.max(Some(time));
+        }
+        match newest.filter(|time| time.0 >= 0) {
+            Some(time) => self.offset_for_time(time),
+            None => Ok(None),
+        }
+    }
+
+    /// The largest timestamp of the batches below `committed` in a file that goes on after it.
+    fn max_timestamp_below(file: &LogFile, committed: Offset) -> Result<Timestamp, ReadError> {
+        let failed = |error| read_error(file, error);
+        let relative = (committed.0 - file.name.base_offset.0).max(0).unsigned_abs();
+        let (position, mut newest) = file.with_index(|index| index.before_offset(relative)).map_err(failed)?;
+        let handle = file.handle()?;
+        let mut scanner = Scanner::new(handle.as_ref(), position, file.len_bytes(), TIME_SCAN_BYTES);
+        while let Some((_, frame, _)) = scanner.next().map_err(failed)? {
+            match frame {
+                Frame::Batch(header) if header.base_offset >= committed => break,
+                Frame::Batch(header) => newest = newest.max(header.max_timestamp),
+                Frame::Note(_) => {}
             }
         }
-        Ok(None)
+        Ok(newest)
     }
 
     /// The largest leader epoch with records that is not above `leader_epoch`, and the offset after its
@@ -263,11 +283,13 @@ struct Read<'a> {
 impl Read<'_> {
     /// The batches, and the offset after them; `None` if the file has nothing from `from` on.
     fn run(&self) -> Result<Option<(Bytes, Offset)>, ReadError> {
-        let relative = (self.from.0 - self.file.name.base_offset.0).max(0).unsigned_abs();
-        let position = self.file.with_index(|index| index.position_of_offset(relative));
-        let mut position = position.map_err(|error| read_error(self.file, error))?;
+        let base = self.file.name.base_offset;
+        let relative = (self.from.0 - base.0).max(0).unsigned_abs();
+        let place = self.file.with_index(|index| index.position_of_offset(relative));
+        let (mut position, ahead) = place.map_err(|error| read_error(self.file, error))?;
+        let mut expected = base.plus(i64::from(ahead));
         let handle = self.file.handle()?;
-        let len = self.file.len_bytes();
+        let (len, next_offset) = (self.file.len_bytes(), self.file.next_offset());
         // Enough to skip to `from` within one step of the index, then what was asked for.
         let mut wanted = self.bytes_max.saturating_add(SKIP_BYTES);
         while position < len {
@@ -277,11 +299,9 @@ impl Read<'_> {
             if read < count {
                 return Err(self.corrupt(position + read as u64, "the file is shorter than what was written"));
             }
-            match self.pick(&buffer, position)? {
-                Picked::Batches { from, to, next } => {
-                    return Ok(Some((buffer.freeze().slice(from..to), next)));
-                }
-                Picked::Nothing => return Ok(None),
+            match self.pick(&buffer, position, &mut expected)? {
+                Picked::Batches { from, to } => return Ok(Some((buffer.freeze().slice(from..to), expected))),
+                Picked::Nothing => break,
                 Picked::ReadOn { at, size } => {
                     if at as u64 + size as u64 > len - position {
                         return Err(self.corrupt(position + at as u64, "a batch reaches past the end of the file"));
@@ -291,52 +311,51 @@ impl Read<'_> {
                 }
             }
         }
+        if self.from.max(base) < self.stop.min(next_offset) {
+            return Err(self.corrupt(position, &format!("the batch with offset {} is not there", self.from)));
+        }
         Ok(None)
     }
 
-    /// Finds what was asked for in `buffer`, which starts at `position`, a frame's start.
-    fn pick(&self, buffer: &[u8], position: u64) -> Result<Picked, ReadError> {
+    /// Finds what was asked for in `buffer`, which starts at `position`, a frame's start. `expected` is
+    /// the offset that follows what was looked at.
+    fn pick(&self, buffer: &[u8], position: u64, expected: &mut Offset) -> Result<Picked, ReadError> {
         let mut at = 0;
-        let mut batches: Option<(usize, Offset)> = None;
+        let mut first = None;
         while at < buffer.len() {
-            let rest = &buffer[at..];
-            let step = self.look(rest, batches.is_some());
-            let (size, header) = match step {
+            let (size, header) = match self.look(&buffer[at..], first.is_some(), *expected) {
                 Ok(Look::Frame { size, header }) => (size, header),
-                Ok(Look::Cut { size }) if batches.is_none() => return Ok(Picked::ReadOn { at, size }),
-                Err(error) if batches.is_none() => {
+                Ok(Look::Cut { size }) if first.is_none() => return Ok(Picked::ReadOn { at, size }),
+                Err(error) if first.is_none() => {
                     return Err(self.corrupt(position + at as u64, &error.to_string()));
                 }
                 // What was found is good; the next read says what is wrong here.
                 Ok(Look::Cut { .. }) | Err(_) => break,
             };
-            match (header, batches) {
+            match (header, first) {
                 (None, None) => {}
                 (None, Some(_)) => break,
                 (Some(header), None) if header.next_offset() <= self.from => {}
                 (Some(header), _) if header.base_offset >= self.stop => break,
-                (Some(header), None) if header.base_offset > self.from.max(self.file.name.base_offset) => {
-                    return Err(self.corrupt(position + at as u64, "a batch is missing before this one"));
-                }
-                (Some(header), None) => batches = Some((at, header.next_offset())),
-                (Some(header), Some((first, next))) => {
-                    if at + size - first > self.bytes_max || header.base_offset != next {
-                        break;
-                    }
-                    batches = Some((first, header.next_offset()));
-                }
+                (Some(_), None) => first = Some(at),
+                (Some(_), Some(first)) if at + size - first > self.bytes_max => break,
+                (Some(_), Some(_)) => {}
             }
+            *expected = header.map_or(*expected, |header| header.next_offset());
             at += size;
         }
-        Ok(match batches {
-            Some((from, next)) => Picked::Batches { from, to: at, next },
+        Ok(match first {
+            Some(from) => Picked::Batches { from, to: at },
             None if at >= buffer.len() => Picked::ReadOn { at, size: 0 },
             None => Picked::Nothing,
         })
     }
 
     /// The frame at the start of `rest`; checked, unless it lies before what was asked for.
-    fn look(&self, rest: &[u8], collecting: bool) -> Result<Look, FrameError> {
+    fn look(&self, rest: &[u8], collecting: bool, expected: Offset) -> Result<Look, FrameError> {
+        if rest.len() < PEEK_BYTES {
+            return Ok(Look::Cut { size: PEEK_BYTES });
+        }
         let cut = |error: FrameError| match error {
             FrameError::Batch(BatchError::Truncated { need, .. }) => Ok(Look::Cut { size: need }),
             error => Err(error),
@@ -349,10 +368,13 @@ impl Read<'_> {
         if !skipped {
             Frame::check(rest)?;
         }
-        let header = match frame {
-            Frame::Batch(header) => Some(header),
-            Frame::Note(_) => None,
+        let (header, found) = match frame {
+            Frame::Batch(header) => (Some(header), header.base_offset),
+            Frame::Note(note) => (None, note.offset),
         };
+        if found != expected {
+            return Err(FrameError::OutOfPlace { what: "offset", found: found.0, expected: expected.0 });
+        }
         Ok(Look::Frame { size: frame.size_bytes(), header })
     }
 
@@ -376,11 +398,10 @@ enum Look {
 }
 
 enum Picked {
-    /// `buffer[from..to]`; `next` is the offset after them.
+    /// `buffer[from..to]`.
     Batches {
         from: usize,
         to: usize,
-        next: Offset,
     },
     /// Read again from `at`, at least `size` bytes.
     ReadOn {
@@ -411,5 +432,7 @@ fn first_record_since(
         return Some((header.base_offset.max(start), header.max_timestamp));
     };
     let mut found = decoded.iter().filter_map(Result::ok);
-    found.find(|record| record.timestamp >= time && record.offset >= start).map(|record| (record.offset, record.timestamp))
+    found
+        .find(|record| record.timestamp >= time && record.offset >= start)
+        .map(|record| (record.offset, record.timestamp))
 }

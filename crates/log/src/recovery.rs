@@ -202,7 +202,9 @@ impl<'a> Walk<'a> {
                 self.producers_from = place.next_offset;
                 return Ok(());
             }
-            self.recovery.findings.push(format!("{}/{name} was damaged; an older snapshot and the log stood in", self.dir));
+            self.recovery
+                .findings
+                .push(format!("{}/{name} was damaged; an older snapshot and the log stood in", self.dir));
         }
         Ok(())
     }
@@ -347,7 +349,7 @@ impl<'a> Walk<'a> {
     /// Cuts, removes and syncs, so that what was found is what is there.
     fn settle(mut self, names: &Names, mark_file: Arc<dyn DiskFile>) -> Result<Recovered, OpenError> {
         self.refuse_short(names)?;
-        let tidied = self.tidy(names)?;
+        let tidied = self.tidy(names, mark_file.as_ref())?;
         let last_index = LogIndex(self.end.index.0 - 1);
         let known = self.mark.unwrap_or(Mark::NEW);
         let behind = |file: &&Arc<LogFile>| self.mark.is_none() || file.next_index().0 > self.flushed.0 + 1;
@@ -373,7 +375,8 @@ impl<'a> Walk<'a> {
             mark_file.sync()?;
         }
         if self.mark.is_none() {
-            let finding = format!("{}/{MARK_NAME} was missing or damaged; the whole log was checked and is good", self.dir);
+            let finding =
+                format!("{}/{MARK_NAME} was missing or damaged; the whole log was checked and is good", self.dir);
             self.recovery.findings.push(finding);
         }
         let snapshots = names.snapshots.iter().filter(|(index, _)| *index <= last_index);
@@ -405,7 +408,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Cuts and removes what is not part of the log. True if there was anything.
-    fn tidy(&mut self, names: &Names) -> Result<bool, DiskError> {
+    fn tidy(&mut self, names: &Names, mark_file: &dyn DiskFile) -> Result<bool, DiskError> {
+        if !self.dropped.is_empty() {
+            // The mark that calls them trimmed may be in the page cache only; lost after they are, they
+            // would be missed.
+            mark_file.sync()?;
+        }
         let mut removals: Vec<String> = names.rubbish.iter().map(|name| format!("{}/{name}", self.dir)).collect();
         for (file, len) in &self.cut {
             file.handle()?.truncate(file.len_bytes())?;

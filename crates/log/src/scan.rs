@@ -9,9 +9,15 @@ use crate::limits::SCAN_BYTES;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ScanError {
     /// What lies at `position` is no whole frame.
-    Bad { position: u64, error: FrameError },
+    Bad {
+        position: u64,
+        error: FrameError,
+    },
     Disk(DiskError),
 }
+
+/// A frame's position, what it is, and its bytes.
+pub(crate) type Found<'a> = (u64, Frame, &'a [u8]);
 
 /// Walks from one frame to the next.
 pub(crate) struct Scanner<'a> {
@@ -33,7 +39,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next frame with its position and bytes, its checksum compared; `None` at the end.
-    pub fn next(&mut self) -> Result<Option<(u64, Frame, &[u8])>, ScanError> {
+    pub fn next(&mut self) -> Result<Option<Found<'_>>, ScanError> {
         if self.position >= self.end {
             return Ok(None);
         }

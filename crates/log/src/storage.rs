@@ -205,7 +205,7 @@ impl LogStorage {
         let first = self.files.partition_point(|file| file.name.base_index <= from).saturating_sub(1);
         for file in self.files.iter().skip(first) {
             let relative = from.0.saturating_sub(file.name.base_index.0);
-            let (position, _, at) = file.with_index(|index| index.position_of_index(relative))?;
+            let (position, at) = file.with_index(|index| index.position_of_index(relative))?;
             let mut index = file.name.base_index.plus(at);
             let handle = file.handle().map_err(ScanError::Disk)?;
             let mut scanner = Scanner::new(handle.as_ref(), position, file.len_bytes(), SCAN_BYTES);
@@ -288,3 +288,6 @@ fn fault(error: DiskError) -> WriteFault {
 fn broken(error: DiskError) -> WriteFault {
     WriteFault::Broken(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

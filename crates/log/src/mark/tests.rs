@@ -1,0 +1,48 @@
+use base::disk::memory::MemDisk;
+
+use super::*;
+
+const MARK: Mark = Mark {
+    sequence: 3,
+    flushed_index: LogIndex(4),
+    flushed_offset: Offset(5),
+    start: Offset(6),
+    trimmed_index: LogIndex(7),
+    trimmed_term: Term(8),
+};
+
+#[test]
+fn a_slot_has_the_bytes_that_were_drawn() {
+    let slot = MARK.encode();
+    let mut drawn = b"SWMK\0\x01\0\0".to_vec();
+    for number in 3..=8_u64 {
+        drawn.extend(number.to_be_bytes());
+    }
+    drawn.extend([0; 4]);
+    drawn.extend(0xc083_52f4_u32.to_be_bytes());
+    assert_eq!(slot[..], drawn, "{:x?}", &slot[60..]);
+    assert_eq!(Mark::decode(&slot), Some(MARK));
+    for bit in 0..slot.len() * 8 {
+        let mut bytes = slot;
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(Mark::decode(&bytes), None);
+    }
+}
+
+#[test]
+fn the_newer_of_two_slots_counts_and_either_will_do() {
+    let disk = MemDisk::new(1, 1 << 20);
+    disk.create_dir_all("d").unwrap();
+    let file = Mark::create(&disk, "d").unwrap();
+    assert_eq!(Mark::read(file.as_ref()), Ok(Some(Mark { sequence: 2, ..Mark::NEW })));
+    MARK.write(file.as_ref()).unwrap();
+    assert_eq!(Mark::read(file.as_ref()), Ok(Some(MARK)));
+    let next = Mark { sequence: 4, start: Offset(9), ..MARK };
+    next.write(file.as_ref()).unwrap();
+    assert_eq!(Mark::read(file.as_ref()), Ok(Some(next)));
+    file.write_at(SLOT_POSITIONS[0], &[0; 64]).unwrap();
+    assert_eq!(Mark::read(file.as_ref()), Ok(Some(MARK)));
+    file.write_at(SLOT_POSITIONS[1], b"torn").unwrap();
+    assert_eq!(Mark::read(file.as_ref()), Ok(None));
+    assert_eq!(file.len_bytes(), 4160);
+}
