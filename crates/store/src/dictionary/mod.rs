@@ -219,4 +219,9 @@ impl Strings<'_> {
     pub fn get(&self, id: u32) -> Option<&str> {
         self.0.get(id)
     }
+
+    /// The id of a string, by its [`hash_string`].
+    pub(crate) fn find(&self, hash: u32, string: &str) -> Option<u32> {
+        self.0.find(hash, string)
+    }
 }

@@ -11,13 +11,22 @@
 //! Deliberately not here: SQL, threads, clocks (cancel when the time is up).
 
 mod aggregate;
+mod columns;
 mod error;
+mod filter;
+mod finish;
+mod keys;
+mod mask;
 mod query;
 mod scan;
+mod states;
+mod table;
 mod units;
 
 pub use aggregate::{Aggregation, Partial, aggregate};
 pub use error::EngineError;
 pub use query::*;
-pub use scan::{Cursor, Scan};
+pub use scan::{BATCH_ROWS, Cursor, Scan};
 pub use units::Unit;
+#[cfg(test)]
+mod tests;

@@ -147,7 +147,7 @@ pub struct OrderBy {
 }
 
 /// A grouped aggregation. Without keys the answer is one row, also over no rows; with keys it has only the
-/// groups that occur. Without `order` the rows come in no particular, but always the same, order.
+/// groups that occur. Without `order` the rows come in no particular order; with it, ties are broken by the keys.
 #[derive(Clone, Debug, Default)]
 pub struct AggregateQuery {
     pub filter: Option<Filter>,

@@ -97,6 +97,14 @@ impl ArrayWriter {
         Ok(())
     }
 
+    /// Bytes of the strings so far; other types are small.
+    pub(crate) fn size_bytes(&self) -> usize {
+        match &self.values {
+            Values::Strings(out) => out.values_slice().len(),
+            _ => 0,
+        }
+    }
+
     pub(crate) fn append_nulls(&mut self, count: usize) -> Result<(), FormatError> {
         match &mut self.values {
             Values::Strings(out) => (0..count).for_each(|_| out.append_null()),
