@@ -124,6 +124,11 @@ impl Node {
                 Err(error) => return Err(error.into()),
             }
         }
+        // A topic that gets this name later starts without what groups had read of this one.
+        let forget = log::groups::Request::ForgetTopic { topic: name.to_owned() };
+        if let log::groups::Response::ForgetTopic(Err(error)) = self.group(forget).await {
+            tracing::warn!(topic = name, %error, "consumer groups still have offsets of a deleted topic");
+        }
         Ok(())
     }
 
