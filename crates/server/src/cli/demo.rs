@@ -41,7 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(100);
 
 const QUESTIONS: [(&str, &str); 2] = [
-    ("How many edits, by how many people?", "SELECT COUNT(*) AS edits, COUNT(DISTINCT \"user\") AS people FROM wikipedia"),
+    (
+        "How many edits, by how many people?",
+        "SELECT COUNT(*) AS edits, COUNT(DISTINCT \"user\") AS people FROM wikipedia",
+    ),
     (
         "Where is most being written right now?",
         "SELECT channel, COUNT(*) AS edits, SUM(added) AS added FROM wikipedia \
@@ -108,7 +111,8 @@ fn configure(folder: &Path) -> Result<Config, String> {
 }
 
 fn free_address(port: u16) -> Result<String, String> {
-    let bound = std::net::TcpListener::bind(("127.0.0.1", port)).or_else(|_| std::net::TcpListener::bind(("127.0.0.1", 0)));
+    let bound =
+        std::net::TcpListener::bind(("127.0.0.1", port)).or_else(|_| std::net::TcpListener::bind(("127.0.0.1", 0)));
     let address = bound.and_then(|listener| listener.local_addr());
     address.map(|address| address.to_string()).map_err(|error| error.to_string())
 }

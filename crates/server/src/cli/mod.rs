@@ -1,8 +1,99 @@
 //! The commands: a tree of them, how their answers are shown, and the codes they exit with.
+//!
+//! ```text
+//! serve, demo                     the node in this process
+//! topic, group, ingest            over the Kafka port (--bootstrap)
+//! table, status, sql              over the HTTP port (--url)
+//! config, completion, version     nothing
+//! ```
+//! Data goes to stdout, talk and progress to stderr. Exit codes: 0 ok, 1 failure, 2 usage, 3 cannot connect, 4 denied,
+//! 5 not found, 6 conflict, 7 timeout, 10 unhealthy, 130 interrupted.
+
+mod demo;
+mod failure;
+mod output;
+mod serve;
+mod settings;
 
 use std::process::ExitCode;
 
+use clap::{CommandFactory, Parser, Subcommand};
+
+use failure::{Code, Failure};
+use output::FormatArgs;
+
+/// Takes events from any Kafka client and answers SQL over them.
+#[derive(Debug, Parser)]
+#[command(name = "seawall", version, arg_required_else_help = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one node
+    Serve(serve::ServeArgs),
+    /// Try it out: a throw-away node with live data, answers, and lines to connect with
+    Demo(demo::DemoArgs),
+    /// The settings of a node
+    #[command(subcommand)]
+    Config(settings::ConfigCommand),
+    /// Print the completion script of a shell
+    Completion { shell: clap_complete::Shell },
+    /// Print the version
+    Version(FormatArgs),
+}
+
 /// Runs the command of this process's arguments.
 pub fn run() -> ExitCode {
-    ExitCode::from(2)
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { Code::Usage as u8 } else { 0 });
+        }
+    };
+    let done = match cli.command {
+        Command::Serve(args) => return serve::run(&args),
+        Command::Demo(args) => {
+            drop(serve::log_to_stderr("warn"));
+            return demo::run(&args);
+        }
+        Command::Config(command) => settings::run(&command),
+        Command::Completion { shell } => completion(shell),
+        Command::Version(format) => version(&format),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                output::say(&format!("seawall: {}", failure.message));
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "seawall", &mut script);
+    output::stdout(&script)
+}
+
+fn version(format: &FormatArgs) -> Result<(), Failure> {
+    if format.format.is_none() {
+        return output::stdout(format!("seawall {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
+    }
+    format.show(&["name", "version"], &[vec!["seawall".into(), env!("CARGO_PKG_VERSION").into()]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
 }
