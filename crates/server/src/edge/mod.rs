@@ -8,3 +8,6 @@ pub mod kafka;
 pub mod postgres;
 pub mod queries;
 pub mod socket;
+
+#[cfg(test)]
+mod testing;

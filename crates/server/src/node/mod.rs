@@ -13,7 +13,7 @@ pub mod findings;
 pub mod groups;
 mod identity;
 mod serve;
-mod start;
+pub mod start;
 pub mod tables;
 pub mod telemetry;
 pub mod time;

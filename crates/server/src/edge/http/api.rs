@@ -49,6 +49,7 @@ fn summary(table: &TableStatus) -> Map<String, Value> {
     object.insert("live_rows".into(), table.live_rows.into());
     object.insert("live_bytes".into(), table.live_bytes.into());
     object.insert("segments".into(), table.segments.into());
+    object.insert("missing_segments".into(), table.missing_segments.into());
     object.insert("segment_rows".into(), table.segment_rows.into());
     object.insert("segment_bytes".into(), table.segment_bytes.into());
     object.insert("newest".into(), table.newest.map(format_iso).into());
@@ -105,16 +106,10 @@ fn detail(context: &Context, name: &str) -> Result<Value, Problem> {
         })
     };
     object.insert("dead_letters".into(), table.dead_letters.iter().map(dead).collect());
-    object.insert("columns".into(), columns(context, name));
+    object.insert("columns".into(), serde_json::to_value(table.schema.columns()).unwrap_or(Value::Null));
     let spec = serde_json::from_str(&table.spec.to_json()).unwrap_or(Value::Null);
     object.insert("spec".into(), spec);
     Ok(object.into())
-}
-
-fn columns(context: &Context, name: &str) -> Value {
-    let state = context.node.state();
-    let schema = state.table_named(name).and_then(|table| serde_json::from_str::<Value>(&table.schema).ok());
-    schema.and_then(|schema| schema.get("columns").cloned()).unwrap_or(Value::Array(Vec::new()))
 }
 
 async fn table(State(context): State<Context>, Path(name): Path<String>) -> Answer {

@@ -8,7 +8,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use store::schema::{ColumnRole, TableSchema};
+use store::schema::ColumnRole;
 
 use super::context::Context;
 use super::error::{DruidError, Fault, Refusal};
@@ -76,14 +76,12 @@ async fn datasources(State(context): State<Context>) -> Json<Value> {
 
 /// A table's column names by role; `__time` is neither.
 fn columns_of(context: &Context, name: &str) -> Result<(Vec<String>, Vec<String>), DruidError> {
-    let state = context.node.state();
-    let table = state
-        .table_named(name)
+    let table = context
+        .node
+        .table(name)
         .ok_or_else(|| Refusal::new(Fault::NotFound, format!("datasource {name} does not exist")))?;
-    let schema: TableSchema = serde_json::from_str(&table.schema)
-        .map_err(|error| Refusal::new(Fault::Internal, format!("the schema of {name} cannot be read: {error}")))?;
     let (mut dimensions, mut metrics) = (Vec::new(), Vec::new());
-    for column in schema.columns() {
+    for column in table.schema.columns() {
         match column.role {
             ColumnRole::Time => {}
             ColumnRole::Dimension => dimensions.push(column.name.clone()),
@@ -127,14 +125,8 @@ async fn coordinator_datasources(State(context): State<Context>, Query(shape): Q
 
 /// Per table: segments that should be loaded, and those that are.
 fn loaded(context: &Context) -> Vec<(String, usize, usize)> {
-    let state = context.node.state();
-    let tables = context.node.tables();
-    let of = |name: &str| state.table_named(name).map_or(0, |table| table.visible_segments().len());
-    tables
-        .into_iter()
-        .map(|table| (of(&table.name), table))
-        .map(|(all, t)| (t.name, all, t.segments.min(all)))
-        .collect()
+    let tables = context.node.tables().into_iter();
+    tables.map(|table| (table.name, table.segments, table.segments - table.missing_segments)).collect()
 }
 
 async fn load_status(State(context): State<Context>, Query(shape): Query<Shape>) -> Json<Value> {

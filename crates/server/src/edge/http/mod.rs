@@ -56,7 +56,7 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener, stop: impl Future<Out
 fn router(context: &Context, policy: Policy) -> Router {
     let counted = Arc::new(Counted::new());
     let registry = Arc::new(metrics::registry(&context.node, &counted));
-    let sql = SqlState { queries: Queries::of(&context.node), host: Arc::clone(&context.host) };
+    let sql = SqlState { queries: Queries::of(&context.node, "http"), host: Arc::clone(&context.host) };
     Router::new()
         .route("/", get(page::page))
         .merge(Router::new().route("/metrics", get(metrics::metrics)).with_state(registry))
@@ -78,3 +78,6 @@ async fn never_sniffed(mut response: Response) -> Response {
     response.headers_mut().insert(axum::http::header::X_CONTENT_TYPE_OPTIONS, nosniff);
     response
 }
+
+#[cfg(test)]
+mod tests;

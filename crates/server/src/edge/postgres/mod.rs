@@ -40,5 +40,8 @@ use crate::node::Node;
 /// Serves PostgreSQL clients until `stop` is done.
 pub async fn serve(node: Arc<Node>, listener: TcpListener, stop: impl Future<Output = ()>) {
     let connections_max = usize::try_from(node.config().listen.connections_max).unwrap_or(usize::MAX);
-    listener::serve(Queries::of(&node), connections_max, listener, stop).await;
+    listener::serve(Queries::of(&node, "postgres"), connections_max, listener, stop).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The tables of this node: their rows on the way from the log to segments, and their snapshots.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base::{Offset, PartitionIndex, Timestamp};
 
@@ -43,7 +44,12 @@ pub struct TableStatus {
     pub spec: store::spec::TableSpec,
     pub suspended: bool,
     pub created: Timestamp,
+    /// The columns queries see now.
+    pub schema: Arc<store::schema::TableSchema>,
+    /// Published segments, those that could not be loaded included.
     pub segments: usize,
+    /// Published segments that could not be loaded.
+    pub missing_segments: usize,
     pub segment_rows: u64,
     pub segment_bytes: u64,
     pub live_rows: u64,
