@@ -195,12 +195,18 @@ impl Reader {
         Ok(newest)
     }
 
+    /// The current leadership, as clients number it: what metadata and fetch answers tell.
+    #[must_use]
+    pub fn leader_epoch(&self) -> i32 {
+        epoch_of(Term(self.shared.term.load(Ordering::Acquire)))
+    }
+
     /// The largest leader epoch with records that is not above `leader_epoch`, and the offset after its
     /// last committed record. (-1, -1) if the epoch is unknown, as Kafka's OffsetForLeaderEpoch.
     #[must_use]
     pub fn epoch_end(&self, leader_epoch: i32) -> (i32, Offset) {
         let files = self.shared.files();
-        let current = epoch_of(Term(self.shared.term.load(Ordering::Acquire)));
+        let current = self.leader_epoch();
         let epoch = |file: &Arc<LogFile>| epoch_of(file.name.term);
         if leader_epoch < 0 || leader_epoch > current {
             return (-1, Offset(-1));
