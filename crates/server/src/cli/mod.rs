@@ -14,6 +14,7 @@ mod failure;
 mod output;
 mod serve;
 mod settings;
+mod sql;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Try it out: a throw-away node with live data, answers, and lines to connect with
     Demo(demo::DemoArgs),
+    /// Ask with SQL: one statement, a file, or a shell
+    Sql(sql::SqlArgs),
     /// The settings of a node
     #[command(subcommand)]
     Config(settings::ConfigCommand),
@@ -60,6 +63,7 @@ pub fn run() -> ExitCode {
             drop(serve::log_to_stderr("warn"));
             return demo::run(&args);
         }
+        Command::Sql(args) => return sql::run(&args),
         Command::Config(command) => settings::run(&command),
         Command::Completion { shell } => completion(shell),
         Command::Version(format) => version(&format),
