@@ -8,6 +8,7 @@
 
 mod connection;
 pub mod edits;
+mod groups;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use kafka_protocol::protocol::StrBytes;
 
 pub use connection::Connection;
 pub use kafka_protocol::messages;
+pub use groups::{GroupDescription, GroupInfo, GroupMember, TopicSetting};
 pub use topics::{TopicInfo, TopicSpec};
 
 /// Why a request gave nothing.
