@@ -187,7 +187,7 @@ impl Connection {
 
     /// A producer id and epoch for idempotent batches.
     pub fn init_producer_id(&mut self) -> Result<(base::ProducerId, base::ProducerEpoch), ClientError> {
-        let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+        let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
         let response: InitProducerIdResponse = self.call(ApiKey::InitProducerId, INIT_PRODUCER_ID_VERSION, &request)?;
         ClientError::check("producer id", response.error_code, None)?;
         Ok((base::ProducerId(response.producer_id.0), base::ProducerEpoch(response.producer_epoch)))
