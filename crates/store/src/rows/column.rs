@@ -77,9 +77,10 @@ impl Column {
         if ty == self.ty {
             return Ok(());
         }
-        let mut pieces = std::mem::take(&mut self.pieces);
-        pieces.push(self.builder.finish());
-        self.pieces = pieces.iter().map(|piece| widen_array(piece, self.ty, ty)).collect::<Result<_, _>>()?;
+        // What is there stays there if it cannot be widened.
+        self.pieces.push(self.builder.finish());
+        let wider = self.pieces.iter().map(|piece| widen_array(piece, self.ty, ty)).collect::<Result<_, _>>();
+        self.pieces = wider?;
         self.ty = ty;
         self.builder = Builder::of(ty);
         Ok(())

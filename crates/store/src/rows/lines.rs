@@ -57,6 +57,9 @@ impl LineFormat {
     pub fn begin(&mut self, text: &str, fields: &mut Fields) -> Result<usize, OpenQuote> {
         let mut at = 0;
         for _ in 0..self.skip_header_rows {
+            if at >= text.len() {
+                break;
+            }
             at = self.each_field(text, at, |_, _, _| {})?;
         }
         if self.header {

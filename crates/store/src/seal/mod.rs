@@ -15,6 +15,8 @@ mod policy;
 mod rollup;
 
 pub use manifest::{MANIFEST_KEY, Manifest};
+#[allow(unused_imports, reason = "for the segment loader")]
+pub(crate) use parquet::guarded;
 pub use parquet::{SealError, read_manifest, read_parquet, to_parquet};
 pub use policy::{LiveStats, SealReason, should_seal};
 pub use rollup::{roll_up, sort_and_roll_up, split_by_chunk};

@@ -111,13 +111,23 @@ fn properties(schema: &Schema, manifest: &Manifest) -> Result<WriterProperties, 
     Ok(builder.build())
 }
 
+/// Runs the Parquet reader on bytes from outside. It is not ours, and on damaged bytes it may panic instead of
+/// returning an error (an Arrow schema in the footer that its IPC reader does not know, for one): such a panic is
+/// an error of the file. Nothing that the reader touched is used afterwards.
+pub(crate) fn guarded<T, E: From<SealError>>(read: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the reader gave up");
+        Err(SealError::Parquet(text.to_owned()).into())
+    })
+}
+
 /// The manifest of a file, checked against the file's own row count.
 ///
 /// # Errors
 /// If the bytes are no file of ours.
 pub fn read_manifest(file: &Bytes) -> Result<Manifest, SealError> {
-    let metadata = ArrowReaderMetadata::load(file, ArrowReaderOptions::new())?;
-    manifest_of(&metadata)
+    guarded(|| manifest_of(&ArrowReaderMetadata::load(file, ArrowReaderOptions::new())?))
 }
 
 fn manifest_of(metadata: &ArrowReaderMetadata) -> Result<Manifest, SealError> {
@@ -153,6 +163,10 @@ fn manifest_of(metadata: &ArrowReaderMetadata) -> Result<Manifest, SealError> {
 /// # Errors
 /// If the bytes are no file of ours, or are damaged.
 pub fn read_parquet(file: &Bytes) -> Result<(Manifest, RecordBatch), SealError> {
+    guarded(|| rows_of(file))
+}
+
+fn rows_of(file: &Bytes) -> Result<(Manifest, RecordBatch), SealError> {
     let metadata = ArrowReaderMetadata::load(file, ArrowReaderOptions::new())?;
     let manifest = manifest_of(&metadata)?;
     let schema = Arc::clone(metadata.schema());

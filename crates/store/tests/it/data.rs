@@ -21,7 +21,9 @@ pub fn read(path: &Path) -> Vec<u8> {
         return bytes;
     }
     let mut plain = Vec::new();
-    flate2::read::MultiGzDecoder::new(&*bytes).read_to_end(&mut plain).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    flate2::read::MultiGzDecoder::new(&*bytes)
+        .read_to_end(&mut plain)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     plain
 }
 
