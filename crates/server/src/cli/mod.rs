@@ -11,9 +11,16 @@
 
 mod demo;
 mod failure;
+mod group;
+mod ingest;
 mod output;
+mod producer;
+mod remote;
 mod serve;
 mod settings;
+mod status;
+mod table;
+mod topic;
 mod sql;
 
 use std::process::ExitCode;
@@ -39,6 +46,19 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Ask with SQL: one statement, a file, or a shell
     Sql(sql::SqlArgs),
+    /// Topics: their partitions, settings and records
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    /// Consumer groups and what they have read
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// Tables: what SQL is asked about
+    #[command(subcommand)]
+    Table(table::TableCommand),
+    /// Put a file's rows into a table
+    Ingest(ingest::Ingest),
+    /// One look at a node; ends with code 10 if it is not well
+    Status(status::StatusArgs),
     /// The settings of a node
     #[command(subcommand)]
     Config(settings::ConfigCommand),
@@ -64,6 +84,11 @@ pub fn run() -> ExitCode {
             return demo::run(&args);
         }
         Command::Sql(args) => return sql::run(&args),
+        Command::Topic(command) => topic::run(&command),
+        Command::Group(command) => group::run(&command),
+        Command::Table(command) => table::run(&command),
+        Command::Ingest(args) => ingest::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Config(command) => settings::run(&command),
         Command::Completion { shell } => completion(shell),
         Command::Version(format) => version(&format),
