@@ -97,7 +97,51 @@ fn what_is_supported_is_converted() {
 
 #[test]
 fn what_is_not_supported_is_refused_with_its_path() {
+    for (path, value, expected) in unsupported() {
+        let error = from_supervisor(&with(path, value.clone())).expect_err(path).to_string();
+        assert!(error.contains(expected), "{path} = {value}:\n  {error}\n  lacks {expected}");
+    }
+    let kinesis = json!({ "type": "kinesis" });
+    assert!(
+        from_supervisor(&kinesis).expect_err("refused").to_string().contains("\"kinesis\" ingestion is not supported")
+    );
+    for no_spec in [json!(null), json!([]), json!("x"), json!({})] {
+        assert!(from_supervisor(&no_spec).is_err());
+    }
+}
+
+#[test]
+fn our_own_json_has_defaults_and_names_what_is_wrong() {
+    let spec = TableSpec::from_json(r#"{"name":"t","topic":"t"}"#).expect("a spec");
+    assert_eq!(spec, TableSpec::discover("t", "t"));
+    assert_eq!(TableSpec::from_json(&spec.to_json()), Ok(spec));
     let cases = [
+        (r#"{"name":"t"}"#, "missing field `topic`"),
+        (r#"{"name":"t","topic":"t","rolup":true}"#, "unknown field `rolup`"),
+        (r#"{"name":"","topic":"t"}"#, "is empty"),
+        (r#"{"name":".t","topic":"t"}"#, "starts with a dot"),
+        (r#"{"name":"t","topic":""}"#, "topic: is empty"),
+        (r#"{"name":"t","topic":"t","timestamp":{"format":"qq"}}"#, "timestamp format \"qq\" is unknown"),
+        (r#"{"name":"t","topic":"t","timestamp":{"columns":[]}}"#, "no field gives the time"),
+        (r#"{"name":"t","topic":"t","segment_granularity":"none"}"#, "time chunk per millisecond"),
+        (r#"{"name":"t","topic":"t","metrics":[{"name":"c","kind":"count","field":"x"}]}"#, "a count reads no field"),
+        (r#"{"name":"t","topic":"t","tuning":{"rows_per_segment_max":0}}"#, "0 rows"),
+        (r#"{"name":"t","topic":"t","input_format":{"type":"csv","columns":["a","a"]}}"#, "\"a\" is there twice"),
+        (
+            r#"{"name":"t","topic":"t","input_format":{"type":"csv","columns":["a"],"delimiter":"|"}}"#,
+            "csv is separated by commas",
+        ),
+    ];
+    for (json, expected) in cases {
+        let error = TableSpec::from_json(json).expect_err(json).to_string();
+        assert!(error.contains(expected), "{json}: {error}");
+    }
+}
+
+/// A path in the supervisor's spec, a value there, and a part of what is said about it.
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn unsupported() -> Vec<(&'static str, Value, &'static str)> {
+    vec![
         ("dataSchema", json!(null), "spec.dataSchema: is missing; give an object"),
         ("dataSchema.dataSource", json!(7), "spec.dataSchema.dataSource: 7 is not a string"),
         ("dataSchema.dataSource", json!("a/b"), "name: \"a/b\" has a slash"),
@@ -187,44 +231,5 @@ fn what_is_not_supported_is_refused_with_its_path() {
         ("ioConfig.lateMessageRejectionPeriod", json!("1h"), "\"1h\" is no ISO-8601 period"),
         ("ioConfig.lateMessageRejectionPeriod", json!("-PT1H"), "the period is negative"),
         ("tuningConfig.maxRowsPerSegment", json!("many"), "spec.tuningConfig.maxRowsPerSegment"),
-    ];
-    for (path, value, expected) in cases {
-        let error = from_supervisor(&with(path, value.clone())).expect_err(path).to_string();
-        assert!(error.contains(expected), "{path} = {value}:\n  {error}\n  lacks {expected}");
-    }
-    let kinesis = json!({ "type": "kinesis" });
-    assert!(
-        from_supervisor(&kinesis).expect_err("refused").to_string().contains("\"kinesis\" ingestion is not supported")
-    );
-    for no_spec in [json!(null), json!([]), json!("x"), json!({})] {
-        assert!(from_supervisor(&no_spec).is_err());
-    }
-}
-
-#[test]
-fn our_own_json_has_defaults_and_names_what_is_wrong() {
-    let spec = TableSpec::from_json(r#"{"name":"t","topic":"t"}"#).expect("a spec");
-    assert_eq!(spec, TableSpec::discover("t", "t"));
-    assert_eq!(TableSpec::from_json(&spec.to_json()), Ok(spec));
-    let cases = [
-        (r#"{"name":"t"}"#, "missing field `topic`"),
-        (r#"{"name":"t","topic":"t","rolup":true}"#, "unknown field `rolup`"),
-        (r#"{"name":"","topic":"t"}"#, "is empty"),
-        (r#"{"name":".t","topic":"t"}"#, "starts with a dot"),
-        (r#"{"name":"t","topic":""}"#, "topic: is empty"),
-        (r#"{"name":"t","topic":"t","timestamp":{"format":"qq"}}"#, "timestamp format \"qq\" is unknown"),
-        (r#"{"name":"t","topic":"t","timestamp":{"columns":[]}}"#, "no field gives the time"),
-        (r#"{"name":"t","topic":"t","segment_granularity":"none"}"#, "time chunk per millisecond"),
-        (r#"{"name":"t","topic":"t","metrics":[{"name":"c","kind":"count","field":"x"}]}"#, "a count reads no field"),
-        (r#"{"name":"t","topic":"t","tuning":{"rows_per_segment_max":0}}"#, "0 rows"),
-        (r#"{"name":"t","topic":"t","input_format":{"type":"csv","columns":["a","a"]}}"#, "\"a\" is there twice"),
-        (
-            r#"{"name":"t","topic":"t","input_format":{"type":"csv","columns":["a"],"delimiter":"|"}}"#,
-            "csv is separated by commas",
-        ),
-    ];
-    for (json, expected) in cases {
-        let error = TableSpec::from_json(json).expect_err(json).to_string();
-        assert!(error.contains(expected), "{json}: {error}");
-    }
+    ]
 }
