@@ -12,7 +12,7 @@ use super::filter::{Leaves, Node, SegmentFilter, Verdict};
 use super::keys::{KEY_WORDS_MAX, KeyBlock, KeyPlan, Layout, MapCache};
 use super::query::{AggregateQuery, Cancel, Filter, Limits, OrderBy, OrderTarget};
 use super::states::{AggregatePlan, GroupOf, State, StateBlock, States};
-use super::table::KeyTable;
+use super::table::{KeyTable, hash};
 use super::units::{self, Unit};
 use crate::segment::bitmap::{Mask, mask_of};
 use crate::segment::packing::BLOCK_ROWS;
@@ -108,8 +108,7 @@ impl Aggregation {
         let mut names = SlotNames::new(&snapshot.schema);
         let (mut leaves, mut states) = (Leaves::default(), States::default());
         let filter = leaves.plan(query.filter.as_ref().unwrap_or(&Filter::True), &mut names)?;
-        let mut keys =
-            query.keys.iter().map(|key| KeyPlan::plan(key, &mut names)).collect::<Result<Vec<_>, _>>()?;
+        let mut keys = query.keys.iter().map(|key| KeyPlan::plan(key, &mut names)).collect::<Result<Vec<_>, _>>()?;
         let aggregates = query
             .aggregates
             .iter()
@@ -117,7 +116,8 @@ impl Aggregation {
             .collect::<Result<Vec<_>, _>>()?;
         check_order(&query.order, keys.len(), aggregates.len())?;
         let ranges = leaves.ranges(&filter);
-        let (slots, views) = names.open(snapshot, |segment, columns| units::keep(segment, columns, &ranges, &filter))?;
+        let (slots, views) =
+            names.open(snapshot, |segment, columns| units::keep(segment, columns, &ranges, &filter))?;
         leaves.settle(&slots, &views);
         states.settle(&views);
         let layout = KeyPlan::lay_out(&mut keys, &slots, &views, &ranges)?;
@@ -258,9 +258,7 @@ impl Aggregation {
             let mask = match self.leaves.verdict(filter, bound, view, block) {
                 Verdict::No => [0; 16],
                 Verdict::Yes => selected,
-                Verdict::Maybe => {
-                    self.leaves.evaluate(filter, bound, view, &mut work.scratch, block, &selected)?
-                }
+                Verdict::Maybe => self.leaves.evaluate(filter, bound, view, &mut work.scratch, block, &selected)?,
             };
             work.filtered.push(mask);
         }
@@ -369,30 +367,96 @@ impl Aggregation {
     ///
     /// # Errors
     /// Cancelled or out of memory.
-    pub fn merge(&self, into: &mut Partial, mut from: Partial) -> Result<(), EngineError> {
+    pub fn merge(&self, into: &mut Partial, from: Partial) -> Result<(), EngineError> {
+        self.add(into, &from, |_| true)?;
+        drop(from);
+        self.charge(into)
+    }
+
+    /// Into how many parts the groups can be split, so that [`Self::merge_part`] can run on as many threads: 1 where
+    /// merging is cheap.
+    #[must_use]
+    pub fn merge_parts(&self, threads: usize) -> usize {
+        if self.keys.is_empty() || self.dense { 1 } else { threads.max(1) }
+    }
+
+    /// Merges one part of the groups of all partials. Parts share no group: hand all of them to
+    /// [`Self::finish_parts`].
+    ///
+    /// # Errors
+    /// Cancelled or out of memory.
+    pub fn merge_part(&self, partials: &[Partial], part: usize, parts: usize) -> Result<Partial, EngineError> {
+        let mut into = self.start();
+        let parts = parts.max(1) as u64;
+        for partial in partials {
+            self.add(&mut into, partial, |hash| (hash >> 32) % parts == part as u64)?;
+            self.charge(&mut into)?;
+        }
+        Ok(into)
+    }
+
+    /// Adds the groups of `from` whose key's hash `wanted` wants.
+    fn add(&self, into: &mut Partial, from: &Partial, wanted: impl Fn(u64) -> bool) -> Result<(), EngineError> {
         if from.rows.is_empty() {
             return Ok(());
         }
-        let keys = std::mem::replace(&mut from.groups, Groups::One);
-        let map = match (&mut into.groups, keys) {
-            (Groups::Hash1(into), Groups::Hash1(from)) => Some(map_groups(into, &from)),
-            (Groups::Hash2(into), Groups::Hash2(from)) => Some(map_groups(into, &from)),
-            (Groups::Hash4(into), Groups::Hash4(from)) => Some(map_groups(into, &from)),
-            (Groups::Hash8(into), Groups::Hash8(from)) => Some(map_groups(into, &from)),
+        let map = match (&mut into.groups, &from.groups) {
+            (Groups::Hash1(into), Groups::Hash1(from)) => Some(map_groups(into, from, wanted)),
+            (Groups::Hash2(into), Groups::Hash2(from)) => Some(map_groups(into, from, wanted)),
+            (Groups::Hash4(into), Groups::Hash4(from)) => Some(map_groups(into, from, wanted)),
+            (Groups::Hash8(into), Groups::Hash8(from)) => Some(map_groups(into, from, wanted)),
             _ => None,
         };
+        self.add_mapped(into, from, map.as_deref());
+        if self.cancel.is_cancelled() { Err(EngineError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Adds rows and states; without a map the groups have the same numbers.
+    fn add_mapped(&self, into: &mut Partial, from: &Partial, map: Option<&[u32]>) {
         let groups = into.groups.len().unwrap_or(from.rows.len());
         self.grow(into, groups);
-        let group_of = |group: usize| map.as_ref().map_or(group, |map| map[group] as usize);
+        let group_of = |group: usize| match map {
+            None => Some(group),
+            Some(map) => map.get(group).filter(|group| **group != NO_GROUP).map(|group| *group as usize),
+        };
         for (group, rows) in from.rows.iter().enumerate() {
-            into.rows[group_of(group)] += rows;
+            if let Some(group) = group_of(group) {
+                into.rows[group] += rows;
+            }
         }
-        let states = std::mem::take(&mut from.states);
-        for ((plan, state), from) in self.states.plans.iter().zip(&mut into.states).zip(states) {
-            plan.merge(state, from, &group_of);
+        for ((plan, state), from) in self.states.plans.iter().zip(&mut into.states).zip(&from.states) {
+            plan.merge(state, from, group_of);
         }
-        drop(from);
-        self.charge(into)
+    }
+
+    /// The answer of parts that share no group.
+    ///
+    /// # Errors
+    /// As [`Self::merge`] and [`Self::finish`].
+    pub fn finish_parts(&self, parts: Vec<Partial>) -> Result<RecordBatch, EngineError> {
+        if parts.len() > 1 && self.order.is_empty() {
+            let batches = parts.iter().map(|part| super::finish::finish(self, part)).collect::<Result<Vec<_>, _>>()?;
+            let all = arrow_select::concat::concat_batches(&self.schema, &batches);
+            let all = all.map_err(|error| EngineError::Internal(error.to_string()))?;
+            return Ok(all.slice(0, all.num_rows().min(self.limit.unwrap_or(usize::MAX))));
+        }
+        let mut parts = parts.into_iter();
+        let Some(mut first) = parts.next() else { return self.finish(self.start()) };
+        if self.limit.is_some() && parts.len() > 0 {
+            // Only the groups that can be among the first go on.
+            let mut best = self.start();
+            for part in std::iter::once(first).chain(parts) {
+                let groups = super::finish::first_groups(self, &part);
+                let mut map = vec![NO_GROUP; part.rows.len()];
+                best.groups.adopt(&part.groups, &groups, &mut map);
+                self.add_mapped(&mut best, &part, Some(&map));
+            }
+            return self.finish(best);
+        }
+        for part in parts {
+            self.merge(&mut first, part)?;
+        }
+        self.finish(first)
     }
 
     /// The answer.
@@ -455,10 +519,34 @@ impl Groups {
     }
 }
 
+impl Groups {
+    /// Takes some groups of another table; `map` says what numbers they have here.
+    fn adopt(&mut self, from: &Self, groups: &[u32], map: &mut [u32]) {
+        fn of<const N: usize>(into: &mut KeyTable<N>, from: &KeyTable<N>, groups: &[u32], map: &mut [u32]) {
+            for group in groups {
+                let group = *group as usize;
+                map[group] = into.group(&from.keys()[group]);
+            }
+        }
+        match (self, from) {
+            (Self::Hash1(into), Self::Hash1(from)) => of(into, from, groups, map),
+            (Self::Hash2(into), Self::Hash2(from)) => of(into, from, groups, map),
+            (Self::Hash4(into), Self::Hash4(from)) => of(into, from, groups, map),
+            (Self::Hash8(into), Self::Hash8(from)) => of(into, from, groups, map),
+            // Numbered by key, so the same in both.
+            _ => groups.iter().for_each(|group| map[*group as usize] = *group),
+        }
+    }
+}
+
 const _: () = assert!(KEY_WORDS_MAX == 8, "the widest table takes the widest key");
 
-fn map_groups<const N: usize>(into: &mut KeyTable<N>, from: &KeyTable<N>) -> Vec<u32> {
-    from.keys().iter().map(|key| into.group(key)).collect()
+/// Says that a group is left out.
+const NO_GROUP: u32 = u32::MAX;
+
+fn map_groups<const N: usize>(into: &mut KeyTable<N>, from: &KeyTable<N>, wanted: impl Fn(u64) -> bool) -> Vec<u32> {
+    let group = |key: &[u64; N]| if wanted(hash(key)) { into.group(key) } else { NO_GROUP };
+    from.keys().iter().map(group).collect()
 }
 
 /// The first block from `block` on that has one of `rows`.
@@ -472,9 +560,7 @@ fn is_dense(layout: Layout, rows: usize, group_bytes: usize, memory_bytes: usize
     if layout.bits <= DENSE_BITS_ALWAYS {
         return true;
     }
-    layout.bits <= DENSE_BITS_MAX
-        && rows >= (1 << layout.bits) / 4
-        && (group_bytes << layout.bits) <= memory_bytes / 8
+    layout.bits <= DENSE_BITS_MAX && rows >= (1 << layout.bits) / 4 && (group_bytes << layout.bits) <= memory_bytes / 8
 }
 
 fn check_order(order: &[OrderBy], keys: usize, aggregates: usize) -> Result<(), EngineError> {

@@ -186,7 +186,8 @@ impl View {
         let columns = names.iter().map(|def| {
             let Some(column) = from.segment.column(&def.name) else { return Ok(None) };
             column.ready().map_err(corrupt)?;
-            let column = if column.ty == def.ty { Arc::clone(column) } else { widened(&from.segment, def, dictionary)? };
+            let column =
+                if column.ty == def.ty { Arc::clone(column) } else { widened(&from.segment, def, dictionary)? };
             match &column.data {
                 Data::Codes(codes) if !Arc::ptr_eq(&codes.dictionary, &dictionary.column(&def.name)) => {
                     let what = format!("segment {} has the ids of another dictionary generation", from.id);

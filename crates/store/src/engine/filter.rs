@@ -427,7 +427,13 @@ impl Leaves {
     /// What the block's zone maps and the segment's codes say.
     pub(super) fn verdict(&self, node: &Node, bound: &SegmentFilter, view: &View, block: usize) -> Verdict {
         match node {
-            Node::Const(value) => if *value { Verdict::Yes } else { Verdict::No },
+            Node::Const(value) => {
+                if *value {
+                    Verdict::Yes
+                } else {
+                    Verdict::No
+                }
+            }
             Node::Leaf(at) => self.0[*at].verdict(&bound.0[*at], view, block),
             Node::And(nodes) => {
                 let mut all = Verdict::Yes;
@@ -517,7 +523,11 @@ impl Leaf {
             (Test::IsNull, _) => Bounded::Null,
             (Test::Text(test), Data::Codes(codes)) => self.bind_text(test, &slots[self.slot.0], codes),
             (Test::Boolean(wanted), _) if wanted[0] == wanted[1] => {
-                if wanted[0] == self.negated { Bounded::None } else { Bounded::Valid }
+                if wanted[0] == self.negated {
+                    Bounded::None
+                } else {
+                    Bounded::Valid
+                }
             }
             _ => Bounded::Values,
         }

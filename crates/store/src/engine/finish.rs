@@ -18,6 +18,11 @@ enum SortColumn {
 }
 
 pub(super) fn finish(plan: &Aggregation, partial: &Partial) -> Result<RecordBatch, EngineError> {
+    build(plan, partial, &first_groups(plan, partial))
+}
+
+/// The groups that occur: in order and cut to the limit, where the plan has them.
+pub(super) fn first_groups(plan: &Aggregation, partial: &Partial) -> Vec<u32> {
     let mut groups: Vec<u32> = match partial.groups {
         Groups::One => vec![0],
         _ => {
@@ -29,7 +34,7 @@ pub(super) fn finish(plan: &Aggregation, partial: &Partial) -> Result<RecordBatc
         groups = sort(plan, partial, groups);
     }
     groups.truncate(plan.limit.unwrap_or(usize::MAX));
-    build(plan, partial, &groups)
+    groups
 }
 
 fn build(plan: &Aggregation, partial: &Partial, groups: &[u32]) -> Result<RecordBatch, EngineError> {
@@ -118,7 +123,19 @@ fn compare<T: ?Sized>(a: Option<&T>, b: Option<&T>, order: OrderBy, with: fn(&T,
         (Some(a), Some(b)) if order.descending => with(b, a),
         (Some(a), Some(b)) => with(a, b),
         (None, None) => Ordering::Equal,
-        (None, Some(_)) => if order.nulls_first { Ordering::Less } else { Ordering::Greater },
-        (Some(_), None) => if order.nulls_first { Ordering::Greater } else { Ordering::Less },
+        (None, Some(_)) => {
+            if order.nulls_first {
+                Ordering::Less
+            } else {
+                Ordering::Greater
+            }
+        }
+        (Some(_), None) => {
+            if order.nulls_first {
+                Ordering::Greater
+            } else {
+                Ordering::Less
+            }
+        }
     }
 }

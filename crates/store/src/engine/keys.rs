@@ -190,9 +190,7 @@ impl KeyPlan {
     /// Memory the key's own strings take.
     pub(super) fn size_bytes(&self) -> usize {
         match &self.source {
-            Source::TextMap { derived, .. } => {
-                derived.lock().unwrap_or_else(PoisonError::into_inner).size_bytes()
-            }
+            Source::TextMap { derived, .. } => derived.lock().unwrap_or_else(PoisonError::into_inner).size_bytes(),
             _ => 0,
         }
     }
@@ -285,7 +283,13 @@ impl KeyPlan {
                 for (key, row) in out.iter_mut().zip(rows) {
                     let row = usize::from(*row);
                     let value = doubles.get(at.block * BLOCK_ROWS + row).copied().unwrap_or(0.0);
-                    let value = if value == 0.0 { 0.0 } else if value.is_nan() { f64::NAN } else { value };
+                    let value = if value == 0.0 {
+                        0.0
+                    } else if value.is_nan() {
+                        f64::NAN
+                    } else {
+                        value
+                    };
                     self.put(key, mask::is_set(&valid, row).then_some(value.to_bits()));
                 }
             }
@@ -395,9 +399,9 @@ impl KeyPlan {
                     None => NULL_ID,
                     Some(string) => {
                         let mut derived = derived.lock().unwrap_or_else(PoisonError::into_inner);
-                        derived.intern(hash_string(&string), &string).map_err(|full| {
-                            EngineError::Unsupported(format!("group key {:?}: {full}", self.name))
-                        })?
+                        derived
+                            .intern(hash_string(&string), &string)
+                            .map_err(|full| EngineError::Unsupported(format!("group key {:?}: {full}", self.name)))?
                     }
                 };
             }
@@ -452,9 +456,7 @@ impl KeyPlan {
             }
             Source::LongRaw | Source::LongMap(_) | Source::FloorRaw(_) => numbers(&u64::cast_signed),
             Source::Boolean => numbers(&|value| (value - 1).cast_signed()),
-            Source::Double => {
-                KeyValues::Doubles(keys.iter().map(|key| self.value(key).map(f64::from_bits)).collect())
-            }
+            Source::Double => KeyValues::Doubles(keys.iter().map(|key| self.value(key).map(f64::from_bits)).collect()),
         }
     }
 

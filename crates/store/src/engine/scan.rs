@@ -67,7 +67,8 @@ impl Scan {
         let projection = projection.collect::<Result<Vec<_>, EngineError>>()?;
         let (time, _) = names.slot(TIME_COLUMN)?;
         let ranges = leaves.ranges(&filter);
-        let (slots, views) = names.open(snapshot, |segment, columns| units::keep(segment, columns, &ranges, &filter))?;
+        let (slots, views) =
+            names.open(snapshot, |segment, columns| units::keep(segment, columns, &ranges, &filter))?;
         leaves.settle(&slots, &views);
         let bound = views.iter().map(|view| view.as_ref().map(|view| leaves.bind(&slots, view))).collect();
         let field = |slot: &SlotId| field_of(&slots[slot.0].name, slots[slot.0].ty, 0);

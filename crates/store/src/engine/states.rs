@@ -256,8 +256,20 @@ impl StatePlan {
 
     fn add_double(&self, into: &mut f64, value: f64) {
         *into = match self.kind {
-            Kind::MinDouble => if into.is_nan() || value < *into { value } else { *into },
-            Kind::MaxDouble => if value.is_nan() || value > *into { value } else { *into },
+            Kind::MinDouble => {
+                if into.is_nan() || value < *into {
+                    value
+                } else {
+                    *into
+                }
+            }
+            Kind::MaxDouble => {
+                if value.is_nan() || value > *into {
+                    value
+                } else {
+                    *into
+                }
+            }
             _ => *into + value,
         };
     }
@@ -277,9 +289,8 @@ impl StatePlan {
             return Ok(());
         };
         let Some(column) = at.view.column(slot) else { return Ok(()) };
-        let selected = if column.nulls == 0 { selected } else {
-            mask::and(&selected, &at.view.valid(slot, at.block, scratch))
-        };
+        let selected =
+            if column.nulls == 0 { selected } else { mask::and(&selected, &at.view.valid(slot, at.block, scratch)) };
         if mask::is_empty(&selected) {
             return Ok(());
         }
@@ -384,29 +395,38 @@ impl StatePlan {
         Ok(ids[..rows.count].to_vec())
     }
 
-    /// Adds another partial's state; `group_of` maps its groups to those of `into`.
-    pub(super) fn merge(&self, into: &mut State, from: State, group_of: &dyn Fn(usize) -> usize) {
+    /// Adds another partial's state; `group_of` maps its groups to those of `into`, or leaves them out.
+    pub(super) fn merge(&self, into: &mut State, from: &State, group_of: impl Fn(usize) -> Option<usize>) {
         match (into, from) {
             (State::Counts(into), State::Counts(from)) => {
-                from.iter().enumerate().for_each(|(group, count)| into[group_of(group)] += count);
+                for (group, count) in from.iter().enumerate() {
+                    if let Some(group) = group_of(group) {
+                        into[group] += count;
+                    }
+                }
             }
             (State::Longs(into, seen), State::Longs(from, from_seen)) => {
                 for (group, value) in from.iter().enumerate() {
-                    self.add_long(&mut into[group_of(group)], *value);
+                    if let Some(group) = group_of(group) {
+                        self.add_long(&mut into[group], *value);
+                    }
                 }
-                merge_seen(seen, &from_seen, from.len(), group_of);
+                merge_seen(seen, from_seen, from.len(), group_of);
             }
             (State::Doubles(into, seen), State::Doubles(from, from_seen)) => {
                 for (group, value) in from.iter().enumerate() {
-                    self.add_double(&mut into[group_of(group)], *value);
+                    if let Some(group) = group_of(group) {
+                        self.add_double(&mut into[group], *value);
+                    }
                 }
-                merge_seen(seen, &from_seen, from.len(), group_of);
+                merge_seen(seen, from_seen, from.len(), group_of);
             }
-            (State::Ids(into), State::Ids(from)) => into.union(&from),
+            (State::Ids(into), State::Ids(from)) => into.union(from),
             (State::Pairs(into, counts), State::Pairs(from, _)) => {
                 for pair in from.keys() {
-                    let group = group_of(usize::try_from(pair[0]).unwrap_or(0));
-                    add_pair(into, counts, group, pair[1]);
+                    if let Some(group) = group_of(usize::try_from(pair[0]).unwrap_or(usize::MAX)) {
+                        add_pair(into, counts, group, pair[1]);
+                    }
                 }
             }
             _ => {}
@@ -414,13 +434,15 @@ impl StatePlan {
     }
 }
 
-fn merge_seen(into: &mut IdSet, from: &IdSet, groups: usize, group_of: &dyn Fn(usize) -> usize) {
+fn merge_seen(into: &mut IdSet, from: &IdSet, groups: usize, group_of: impl Fn(usize) -> Option<usize>) {
     if from.size_bytes() == 0 {
         return;
     }
     for group in 0..groups {
-        if from.contains(u32::try_from(group).unwrap_or(u32::MAX)) {
-            into.insert(u32::try_from(group_of(group)).unwrap_or(u32::MAX));
+        if from.contains(u32::try_from(group).unwrap_or(u32::MAX))
+            && let Some(group) = group_of(group)
+        {
+            into.insert(u32::try_from(group).unwrap_or(u32::MAX));
         }
     }
 }
@@ -495,7 +517,13 @@ pub(super) enum AggregateValues {
 
 impl AggregatePlan {
     /// The aggregate's values for some groups.
-    pub(super) fn values(&self, plans: &[StatePlan], rows: &[i64], states: &[State], groups: &[u32]) -> AggregateValues {
+    pub(super) fn values(
+        &self,
+        plans: &[StatePlan],
+        rows: &[i64],
+        states: &[State],
+        groups: &[u32],
+    ) -> AggregateValues {
         let count = |group: &u32| rows.get(*group as usize).copied().unwrap_or(0);
         // With no row at all, not even a group that exists has a value.
         let always = |plan: &StatePlan, group: &u32| plan.always && count(group) > 0;

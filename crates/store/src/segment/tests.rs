@@ -254,3 +254,22 @@ fn a_type_without_a_column_is_refused_by_name() {
     let error = Segment::encode(&batch).unwrap_err().to_string();
     assert_eq!(error, "column \"odd\" has type UInt8, which a segment cannot hold");
 }
+
+#[test]
+fn a_parquet_file_becomes_the_same_rows() {
+    use ::parquet::arrow::ArrowWriter;
+    use ::parquet::file::properties::WriterProperties;
+    for (rows, words, fallback) in [(0, 1, false), (1, 1, false), (3_000, 200, false), (20_000, 4_000, true)] {
+        let batch = random_batch(5, rows, words);
+        let limit = if fallback { 5_000 } else { 1 << 30 };
+        let properties = WriterProperties::builder().set_dictionary_page_size_limit(limit).build();
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        let parquet = Bytes::from(writer.into_inner().unwrap());
+        let file = Segment::from_parquet(parquet).unwrap();
+        assert_eq!(file, Segment::encode(&batch).unwrap(), "{rows} rows");
+        let segment = Segment::open(Bytes::from(file), &TableDictionary::new()).unwrap();
+        assert_eq!(segment.to_batch(None).unwrap(), batch, "{rows} rows");
+    }
+    assert!(matches!(Segment::from_parquet(Bytes::from_static(b"PAR1PAR1")), Err(SegmentError::Parquet(_))));
+}

@@ -139,8 +139,20 @@ fn run_in_pieces(snapshot: &TableSnapshot, query: &AggregateQuery, rows_per_unit
     for (number, unit) in plan.units(rows_per_unit).iter().enumerate() {
         plan.run(unit, if number % 2 == 0 { &mut a } else { &mut b }).unwrap();
     }
+    let partials = [a, b];
+    let parts = plan.merge_parts(3);
+    let parts = (0..parts).map(|part| plan.merge_part(&partials, part, parts).unwrap()).collect();
+    let in_parts = plan.finish_parts(parts).unwrap();
+    let [mut a, b] = partials;
     plan.merge(&mut a, b).unwrap();
-    plan.finish(a).unwrap()
+    let merged = plan.finish(a).unwrap();
+    let (mut left, mut right) = (rows_of(&in_parts), rows_of(&merged));
+    if query.order.is_empty() {
+        sort(&mut left);
+        sort(&mut right);
+    }
+    assert_eq!(left, right, "{query:#?}");
+    merged
 }
 
 fn check(table: &Table, query: &AggregateQuery, what: &str) {
@@ -238,10 +250,12 @@ fn the_first_groups_of_an_order() {
                     (a, b) => a.partial_cmp(b).unwrap(),
                 }
             });
-            by.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then).then_with(|| a[..keys].partial_cmp(&b[..keys]).unwrap())
+            by.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
+                .then_with(|| a[..keys].partial_cmp(&b[..keys]).unwrap())
         });
         expected.truncate(query.limit.unwrap());
         assert_eq!(found, expected, "{query:#?}");
+        assert_eq!(rows_of(&run_in_pieces(&table.snapshot, &query, 1_024)), expected, "in pieces, {query:#?}");
     }
 }
 

@@ -14,11 +14,23 @@ pub(super) fn test(filter: &Filter, row: &[Cell]) -> Option<bool> {
         Filter::Not(inner) => test(inner, row).map(|value| !value),
         Filter::And(parts) => {
             let results: Vec<_> = parts.iter().map(|part| test(part, row)).collect();
-            if results.contains(&Some(false)) { Some(false) } else if results.contains(&None) { None } else { Some(true) }
+            if results.contains(&Some(false)) {
+                Some(false)
+            } else if results.contains(&None) {
+                None
+            } else {
+                Some(true)
+            }
         }
         Filter::Or(parts) => {
             let results: Vec<_> = parts.iter().map(|part| test(part, row)).collect();
-            if results.contains(&Some(true)) { Some(true) } else if results.contains(&None) { None } else { Some(false) }
+            if results.contains(&Some(true)) {
+                Some(true)
+            } else if results.contains(&None) {
+                None
+            } else {
+                Some(false)
+            }
         }
         Filter::IsNull(column) => Some(*cell(column) == Cell::Null),
         Filter::Compare { column, comparison, value } => {
@@ -37,7 +49,13 @@ pub(super) fn test(filter: &Filter, row: &[Cell]) -> Option<bool> {
                 return None;
             }
             let found = values.iter().any(|value| compare(cell(column), value).is_some_and(std::cmp::Ordering::is_eq));
-            if found { Some(true) } else if *null_in_list { None } else { Some(false) }
+            if found {
+                Some(true)
+            } else if *null_in_list {
+                None
+            } else {
+                Some(false)
+            }
         }
         Filter::Matches { column, test } => match cell(column) {
             Cell::Text(text) => Some((test.0)(text)),

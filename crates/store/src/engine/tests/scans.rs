@@ -72,8 +72,7 @@ fn the_newest_and_the_oldest_rows() {
             let found = rows_of(&scan.by_time(newest).unwrap());
             let expected = &times[..times.len().min(query.limit.unwrap())];
             assert_eq!(found.iter().map(|row| row[0].clone()).collect::<Vec<_>>(), expected);
-            let mut pairs: Vec<Vec<Cell>> =
-                table.rows.iter().map(|row| vec![row[0].clone(), row[3].clone()]).collect();
+            let mut pairs: Vec<Vec<Cell>> = table.rows.iter().map(|row| vec![row[0].clone(), row[3].clone()]).collect();
             sort(&mut pairs);
             assert!(found.iter().all(|row| pairs.binary_search_by(|pair| pair.partial_cmp(row).unwrap()).is_ok()));
         }
