@@ -13,7 +13,7 @@ use base::disk::{Disk, DiskError, DiskFile};
 use bytes::Bytes;
 use quorum::JournalError;
 
-use crate::mark::Mark;
+use crate::mark::{Mark, Slot};
 
 /// The hard states of the node's groups, shared by its partitions.
 pub type HardStates = Arc<Mutex<quorum::HardStates>>;
@@ -27,8 +27,9 @@ pub struct FlushJob {
     pub(crate) names: bool,
     pub(crate) mark_file: Arc<dyn DiskFile>,
     pub(crate) mark: Mark,
-    /// The same for the other slot, if files go: then neither slot may speak of them.
-    pub(crate) second_mark: Option<Mark>,
+    pub(crate) mark_slot: Slot,
+    /// What an earlier process wrote into the other slot may be in the page cache only.
+    pub(crate) mark_in_doubt: bool,
     pub(crate) mark_sync: bool,
     pub(crate) side_files: Vec<SideFile>,
     pub(crate) removals: Vec<String>,
@@ -71,13 +72,19 @@ impl FlushJob {
         if self.names {
             self.disk.sync_dir(&self.dir)?;
         }
-        let mut mark_written = unless_full(self.mark.write(self.mark_file.as_ref()))?;
-        if let Some(second) = self.second_mark {
-            mark_written = mark_written && unless_full(second.write(self.mark_file.as_ref()))?;
+        if self.mark_in_doubt {
+            self.mark_file.sync()?;
         }
+        let mark_written = unless_full(self.mark.write(self.mark_file.as_ref(), self.mark_slot))?;
         let side_files_written = self.write_side_files()?;
         let mark_synced = mark_written && self.mark_sync;
         if mark_synced {
+            self.mark_file.sync()?;
+        }
+        if mark_synced && !self.removals.is_empty() {
+            // Neither slot speaks of a file that is gone, should the other one rot.
+            let again = Mark { sequence: self.mark.sequence + 1, ..self.mark };
+            again.write(self.mark_file.as_ref(), self.mark_slot.other())?;
             self.mark_file.sync()?;
         }
         if side_files_written {

@@ -10,6 +10,9 @@ pub const INDEX_STEP_BYTES_DEFAULT: u64 = 16 << 10;
 pub const PRODUCER_BATCHES_MAX: usize = 5;
 /// Bytes of log between two checkpoints of index and producers: what a restart reads again at most.
 pub const CHECKPOINT_BYTES: u64 = 64 << 20;
+/// After this long a checkpoint is made of fewer bytes too, but not below `CHECKPOINT_BYTES_MIN`.
+pub(crate) const CHECKPOINT_MS: u64 = 30_000;
+pub(crate) const CHECKPOINT_BYTES_MIN: u64 = 1 << 20;
 /// Bytes flushed between two syncs of the mark.
 pub const MARK_SYNC_BYTES: u64 = 4 << 20;
 /// Bytes proposed but not yet durable on a majority; past it appends are refused until some are.

@@ -1,7 +1,8 @@
 //! The mark: how far a partition's log is known to be durable, and where it starts.
 //!
-//! Two slots, written in turn, so that one survives a torn write. What always holds: a slot never says
-//! more than was durable when it was written, so an old slot is as true as a new one, only further behind.
+//! Two slots. A write goes into the one that does not hold the last synced mark, so that a torn write
+//! leaves that one. What always holds: a slot never says more than was durable when it was written, so an
+//! old slot is as true as a new one, only further behind.
 
 use std::sync::Arc;
 
@@ -13,7 +14,29 @@ pub(crate) const MARK_NAME: &str = "mark";
 const MAGIC: &[u8; 4] = b"SWMK";
 const VERSION: u16 = 1;
 const SLOT_BYTES: usize = 64;
-const SLOT_POSITIONS: [u64; 2] = [0, 4096];
+
+/// One of the two places.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Slot {
+    A,
+    B,
+}
+
+impl Slot {
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    const fn position(self) -> u64 {
+        match self {
+            Self::A => 0,
+            Self::B => 4096,
+        }
+    }
+}
 
 /// What a slot says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +64,7 @@ impl Mark {
         trimmed_term: Term(0),
     };
 
-    /// Creates the file with [`Mark::NEW`] in both slots, durably.
+    /// Creates the file with [`Mark::NEW`] in slot A, durably.
     pub fn create(disk: &dyn Disk, dir: &str) -> Result<Arc<dyn DiskFile>, DiskError> {
         let path = format!("{dir}/{MARK_NAME}");
         match disk.remove_file(&path) {
@@ -49,32 +72,33 @@ impl Mark {
             Err(error) => return Err(error),
         }
         let file = disk.create(&path)?;
-        Self::NEW.write(file.as_ref())?;
-        Self { sequence: 2, ..Self::NEW }.write(file.as_ref())?;
+        // All of the file's room is taken now, so that a full disk can still be marked.
+        file.write_at(Slot::B.position(), &[0; SLOT_BYTES])?;
+        Self::NEW.write(file.as_ref(), Slot::A)?;
         file.sync()?;
         disk.sync_dir(dir)?;
         Ok(file)
     }
 
     /// The newest valid slot.
-    pub fn read(file: &dyn DiskFile) -> Result<Option<Self>, DiskError> {
-        let mut newest: Option<Self> = None;
-        for position in SLOT_POSITIONS {
-            let mut slot = [0; SLOT_BYTES];
-            let count = file.read_at(position, &mut slot)?;
-            let mark = if count == SLOT_BYTES { Self::decode(&slot) } else { None };
+    pub fn read(file: &dyn DiskFile) -> Result<Option<(Self, Slot)>, DiskError> {
+        let mut newest: Option<(Self, Slot)> = None;
+        for slot in [Slot::A, Slot::B] {
+            let mut bytes = [0; SLOT_BYTES];
+            let count = file.read_at(slot.position(), &mut bytes)?;
+            let mark = if count == SLOT_BYTES { Self::decode(&bytes) } else { None };
             if let Some(mark) = mark
-                && newest.is_none_or(|newest| newest.sequence < mark.sequence)
+                && newest.is_none_or(|(newest, _)| newest.sequence < mark.sequence)
             {
-                newest = Some(mark);
+                newest = Some((mark, slot));
             }
         }
         Ok(newest)
     }
 
-    /// Writes this mark's slot. Not durable before the file is synced.
-    pub fn write(&self, file: &dyn DiskFile) -> Result<(), DiskError> {
-        file.write_at(SLOT_POSITIONS[usize::from(self.sequence % 2 == 1)], &self.encode())
+    /// Writes into `slot`. Not durable before the file is synced.
+    pub fn write(&self, file: &dyn DiskFile, slot: Slot) -> Result<(), DiskError> {
+        file.write_at(slot.position(), &self.encode())
     }
 
     fn encode(&self) -> [u8; SLOT_BYTES] {

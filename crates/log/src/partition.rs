@@ -1,52 +1,37 @@
-//! One partition: what its owner calls.
+//! One partition: what its owner calls. Appending and retention are in their own files.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
-use base::batch::{self, BatchError, BatchHeader};
-use base::checksum::crc32c;
 use base::disk::{Disk, DiskError, DiskFile};
 use base::{LogIndex, NodeId, Offset, Term, Tick, Timestamp, TopicPartition};
-use bytes::{Bytes, BytesMut};
-use quorum::{Group, GroupConfig, GroupKey, HardState, Payload, ProposeError, Ready, Role};
+use quorum::{Group, GroupConfig, GroupKey, HardState, Payload, Ready, Role};
 
 use crate::file::LogFile;
 use crate::flush::{FlushDone, FlushJob, HardStates, SideFile, disk_error};
-use crate::frame::{NoteKind, Place};
-use crate::limits::{CHECKPOINT_BYTES, EXPIRY_MS, MARK_SYNC_BYTES, PRODUCER_SNAPSHOTS, UNCOMMITTED_BYTES_MAX};
-use crate::mark::Mark;
-use crate::producers::{Producers, SnapshotPlace, Verdict};
+use crate::frame::NoteKind;
+use crate::limits::{
+    CHECKPOINT_BYTES, CHECKPOINT_BYTES_MIN, CHECKPOINT_MS, EXPIRY_MS, MARK_SYNC_BYTES, PRODUCER_SNAPSHOTS,
+    UNCOMMITTED_BYTES_MAX,
+};
+use crate::mark::{Mark, Slot};
+use crate::producers::{Producers, SnapshotPlace};
 use crate::reader::Shared;
 use crate::recovery::{Recovered, Recovery, recover, snapshot_name};
-use crate::storage::{LogStorage, Now, WriteFault, Written};
-use crate::{AppendError, DeleteError, OpenError, PartitionConfig, Reader, Stopped, TimestampType};
+use crate::storage::{LogStorage, Now, WriteFault};
+use crate::{AppendError, OpenError, PartitionConfig, Reader, Stopped};
+
+mod append;
+mod retention;
+
+pub use append::Appended;
+pub use retention::Trimmed;
 
 /// Ticks of the group; with one voter nothing waits for them.
 const ELECTION_TICKS: u32 = 10;
 const HEARTBEAT_TICKS: u32 = 1;
 const INFLIGHT_MESSAGES_MAX: usize = 256;
-
-/// What an append gave.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Appended {
-    pub base_offset: Offset,
-    /// The offset after the last record: all is durable once `committed` reaches it.
-    pub next_offset: Offset,
-    /// Set if the topic's records carry the append's time.
-    pub log_append_time: Option<Timestamp>,
-    pub log_start_offset: Offset,
-    /// All of it was there already; its offsets are given again. It may still wait to be committed.
-    pub duplicate: bool,
-}
-
-/// What retention removed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Trimmed {
-    pub files: usize,
-    pub bytes: u64,
-    pub start: Offset,
-}
 
 /// A partition, for its one owner. See the crate's documentation for the order of calls.
 pub struct Partition {
@@ -69,10 +54,15 @@ pub struct Partition {
     now: Now,
     mark: Mark,
     mark_file: Arc<dyn DiskFile>,
+    /// Where the next mark goes: not where the last synced one is.
+    mark_slot: Slot,
+    /// What was found in the other slot may not be durable.
+    mark_in_doubt: bool,
     /// The mark speaks of a new start that is not durable.
     mark_dirty: bool,
     bytes_since_mark_sync: u64,
     bytes_since_checkpoint: u64,
+    checkpointed: Tick,
     /// Paths of producer snapshots, oldest first.
     snapshots: VecDeque<String>,
     removals: Vec<String>,
@@ -123,7 +113,7 @@ impl Partition {
         let dir: Arc<str> = dir.into();
         let voted = hard.lock().unwrap_or_else(PoisonError::into_inner).get(group_key(id));
         let recovered = recover(&disk, &dir, &config, voted.is_some(), wall)?;
-        let Recovered { files, unindexed, end, last_term, mark, mark_file, producers, snapshots, recovery } = recovered;
+        let Recovered { files, unindexed, end, last_term, mark, producers, snapshots, recovery, .. } = recovered;
         // A vote reaches the disk before the entries of its term, but a power loss may keep entries that
         // were never flushed and lose the vote: nothing of that term was acknowledged.
         let hard_state = match voted {
@@ -173,10 +163,13 @@ impl Partition {
             persisted: 0,
             now: Now { tick: now, wall },
             mark,
-            mark_file,
+            mark_file: recovered.mark_file,
+            mark_slot: recovered.mark_slot,
+            mark_in_doubt: recovered.mark_in_doubt,
             mark_dirty: false,
             bytes_since_mark_sync: 0,
             bytes_since_checkpoint: 0,
+            checkpointed: now,
             snapshots,
             removals: Vec::new(),
             retention_floor: None,
@@ -184,36 +177,6 @@ impl Partition {
             stopped: None,
         };
         Ok((partition, recovery))
-    }
-
-    /// Takes the batches of one producer request: validates them, gives them offsets, writes them. They are
-    /// durable once [`Partition::committed`] reaches `next_offset`, which takes a flush.
-    ///
-    /// # Errors
-    /// See [`AppendError`]. Of several batches, those before the refused one are kept.
-    pub fn append(&mut self, now: Tick, wall: Timestamp, batches: Bytes) -> Result<Appended, AppendError> {
-        self.check_running()?;
-        self.now = Now { tick: now, wall };
-        let headers = self.validate(&batches)?;
-        let log_append_time = matches!(self.config.timestamp_type, TimestampType::LogAppendTime).then_some(wall);
-        let mut appended: Option<Appended> = None;
-        let mut rest = batches;
-        for header in headers {
-            let bytes = rest.split_to(header.size_bytes);
-            let (base_offset, next_offset, duplicate) = match self.producers.check(&header)? {
-                Verdict::Duplicate { base_offset, next_offset } => (base_offset, next_offset, true),
-                Verdict::New => {
-                    let (base_offset, next_offset) = self.append_one(header, bytes, log_append_time)?;
-                    (base_offset, next_offset, false)
-                }
-            };
-            let log_start_offset = self.start();
-            let one = Appended { base_offset, next_offset, log_append_time, log_start_offset, duplicate };
-            let first = appended.get_or_insert(one);
-            first.next_offset = first.next_offset.max(next_offset);
-            first.duplicate &= duplicate;
-        }
-        appended.ok_or(AppendError::Invalid(BatchError::Truncated { have: 0, need: batch::HEADER_BYTES }))
     }
 
     /// What has to reach the disk now, to be run on a thread that may block; then [`Partition::flushed`].
@@ -247,6 +210,9 @@ impl Partition {
             Err(error) => return Err(self.stop(error.to_string())),
         };
         self.bytes_since_mark_sync = if done.mark_synced { 0 } else { self.bytes_since_mark_sync + flushing.bytes };
+        if done.mark_synced {
+            self.mark_slot = self.mark_slot.other();
+        }
         self.bytes_since_checkpoint += flushing.bytes;
         self.mark_dirty |= !done.mark_written;
         self.removals.extend(done.removals_left);
@@ -315,60 +281,19 @@ impl Partition {
         self.config = config;
     }
 
-    /// Nothing at or above `floor` is removed: the lowest published offset of the tables that read it.
-    pub fn set_retention_floor(&mut self, floor: Option<Offset>) {
-        self.retention_floor = floor;
-    }
-
-    /// Removes the oldest closed files that retention lets go. They are gone from the disk after a flush.
-    pub fn trim(&mut self, now: Tick, wall: Timestamp) -> Trimmed {
-        self.now = Now { tick: now, wall };
-        self.close_if_expired(wall);
-        let floor = self.retention_floor.map_or(self.committed(), |floor| floor.min(self.committed()));
-        let storage = self.group.storage();
-        let mut left: u64 = self.size_bytes();
-        let mut count = 0;
-        for file in storage.files.iter().take(storage.removable(floor)) {
-            let len = file.len_bytes();
-            let surplus = self.config.retention_bytes.is_some_and(|keep| left - len >= keep);
-            if !surplus && !self.is_expired(file, wall) {
-                break;
-            }
-            left -= len;
-            count += 1;
-        }
-        self.remove_oldest(count)
-    }
-
-    /// Deletes the records below `offset`: they are not read any more, and files that hold nothing else
-    /// are removed. Durable after the next flush. Returns the new start.
-    ///
-    /// # Errors
-    /// See [`DeleteError`]: nothing was deleted.
-    pub fn delete_before(&mut self, offset: Offset) -> Result<Offset, DeleteError> {
-        self.check_running()?;
-        let (start, end) = (self.start(), self.committed());
-        if offset.0 < 0 || offset > end {
-            return Err(DeleteError::OutOfRange { offset, start, end });
-        }
-        if let Some(floor) = self.retention_floor.filter(|floor| offset > *floor) {
-            return Err(DeleteError::Held { floor });
-        }
-        if offset > start {
-            self.storage().shared.set_start(offset);
-            self.mark_dirty = true;
-            self.remove_oldest(self.storage().removable(offset));
-        }
-        Ok(self.start())
-    }
-
-    /// To be called every second or so: closes a file that is old, forgets silent producers.
+    /// To be called every second or so, and a flush job to be asked for after it: closes a file that is
+    /// old, makes a checkpoint due, forgets silent producers.
     pub fn tick(&mut self, now: Tick, wall: Timestamp) {
         self.now = Now { tick: now, wall };
         let storage = self.group.storage_mut();
         let filled = storage.active && storage.files.back().is_some_and(|file| file.len_bytes() > 0);
         if filled && now.since(storage.active_since) >= self.config.file_age_ms_max {
             storage.close_active();
+        }
+        if now.since(self.checkpointed) >= CHECKPOINT_MS && self.bytes_since_checkpoint >= CHECKPOINT_BYTES_MIN {
+            self.checkpointed = now;
+            storage.checkpoint_due = true;
+            self.mark_dirty = true;
         }
         if now.since(self.producers_expired) >= EXPIRY_MS {
             self.producers_expired = now;
@@ -424,73 +349,17 @@ impl Partition {
         self.stopped.get_or_insert(Stopped { reason }).clone()
     }
 
-    /// The headers of `batches`, each of which may be appended as far as its bytes can tell.
-    fn validate(&self, batches: &Bytes) -> Result<Vec<BatchHeader>, AppendError> {
-        let mut headers = Vec::with_capacity(1);
-        let mut rest = &batches[..];
-        while !rest.is_empty() {
-            let header = BatchHeader::check(rest)?;
-            if header.size_bytes > self.config.batch_bytes_max {
-                return Err(AppendError::TooLarge { bytes: header.size_bytes, bytes_max: self.config.batch_bytes_max });
-            }
-            if header.is_control() {
-                return Err(AppendError::Unsupported("a control batch is the broker's to write"));
-            }
-            if header.is_transactional() {
-                return Err(AppendError::Unsupported("transactions are not supported"));
-            }
-            if header.is_log_append_time() {
-                return Err(AppendError::Unsupported("the append time is the broker's to set"));
-            }
-            let BatchHeader { record_count: count, last_offset_delta, .. } = header;
-            if last_offset_delta != count - 1 {
-                return Err(BatchError::Count { count, last_offset_delta }.into());
-            }
-            rest = &rest[header.size_bytes..];
-            headers.push(header);
-        }
-        Ok(headers)
-    }
-
-    /// Writes and proposes one batch that is new.
-    fn append_one(
-        &mut self,
-        mut header: BatchHeader,
-        bytes: Bytes,
-        log_append_time: Option<Timestamp>,
-    ) -> Result<(Offset, Offset), AppendError> {
-        self.lead()?;
-        let (now, term) = (self.now, self.group.term());
-        let Place { offset, index } = self.storage().end;
-        // Copied once, unless the caller gave all of a buffer away.
-        let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        batch::assign(&mut bytes, offset, term);
-        header.base_offset = offset;
-        if let Some(time) = log_append_time {
-            stamp(&mut bytes, time);
-            header.max_timestamp = time;
-        }
-        let bytes = bytes.freeze();
-        let span = i64::from(header.last_offset_delta) + 1;
-        let written = self.group.storage_mut().write(&bytes, term, span, now, &self.config);
-        self.fit(written)?;
-        if let Err(error) = self.group.propose(bytes) {
-            let taken_back = self.group.storage_mut().take_back();
-            self.fit(taken_back)?;
-            return Err(self.refused(error));
-        }
-        let next = Place { offset: header.next_offset(), index: index.next() };
-        let written = Written { size_bytes: header.size_bytes, next, max_timestamp: Some(header.max_timestamp) };
-        self.group.storage_mut().count(&written, term, now, &self.config);
-        self.pending.push_back((index, next.offset));
-        self.producers.record(&header, now.wall, self.config.producers_max);
-        Ok((offset, next.offset))
-    }
-
     /// Becomes leader, if it is not. A sole voter elects itself; its first entry starts a new file.
     fn lead(&mut self) -> Result<(), AppendError> {
         if self.stalled.is_some() {
             self.pump()?;
+        }
+        if self.storage().files.is_empty() && std::mem::take(&mut self.mark_in_doubt) {
+            // The process that created the mark may have died before it was durable; it must be before
+            // there is a log file.
+            let storage = self.group.storage();
+            let synced = self.mark_file.sync().and_then(|()| storage.disk.sync_dir(&storage.dir));
+            self.fit(synced.map_err(|error| WriteFault::Broken(error.to_string())))?;
         }
         if self.group.role() != Role::Leader {
             self.group.campaign();
@@ -575,16 +444,6 @@ impl Partition {
         })
     }
 
-    fn refused(&mut self, error: ProposeError) -> AppendError {
-        match error {
-            ProposeError::NotLeader { leader } => AppendError::NotLeader { leader },
-            ProposeError::Busy { uncommitted_bytes } => {
-                AppendError::Busy { uncommitted_bytes: uncommitted_bytes as u64 }
-            }
-            ProposeError::Stopped(fault) => AppendError::Stopped(self.stop(fault.to_string())),
-        }
-    }
-
     /// A job for everything written so far. `None` if a file cannot be opened.
     fn job(&mut self, bytes: u64, checkpoint: bool) -> Option<FlushJob> {
         let storage = self.group.storage_mut();
@@ -607,7 +466,6 @@ impl Partition {
             trimmed_index: storage.trimmed.0,
             trimmed_term: storage.trimmed.1,
         };
-        let second_mark = (!removals.is_empty()).then_some(Mark { sequence: mark.sequence + 1, ..mark });
         let names = std::mem::take(&mut storage.new_names);
         let unindexed = if checkpoint { std::mem::take(&mut storage.unindexed) } else { Vec::new() };
         let (disk, dir) = (Arc::clone(&storage.disk), Arc::clone(&storage.dir));
@@ -617,7 +475,7 @@ impl Partition {
         }
         let mark_sync = checkpoint
             || self.mark_dirty
-            || second_mark.is_some()
+            || !removals.is_empty()
             || self.bytes_since_mark_sync + bytes >= MARK_SYNC_BYTES;
         let mut job = FlushJob {
             disk,
@@ -627,14 +485,16 @@ impl Partition {
             names,
             mark_file: Arc::clone(&self.mark_file),
             mark,
-            second_mark,
+            mark_slot: self.mark_slot,
+            mark_in_doubt: std::mem::take(&mut self.mark_in_doubt),
             mark_sync,
             side_files: Vec::new(),
             removals,
             retired: Vec::new(),
             ready: self.ready,
         };
-        self.mark = second_mark.unwrap_or(mark);
+        // One number is left for a second write.
+        self.mark = Mark { sequence: mark.sequence + 1, ..mark };
         self.mark_dirty = false;
         let checkpoint = checkpoint.then(|| self.checkpoint(&mut job, unindexed));
         self.flushing = Some(Flushing { bytes, checkpoint });
@@ -659,35 +519,6 @@ impl Partition {
         job.retired.clone_from(&retired);
         Checkpoint { unindexed, snapshot, retired }
     }
-
-    /// Retention by time lets go of the file that takes appends too, once all in it is old.
-    fn close_if_expired(&mut self, wall: Timestamp) {
-        let storage = self.group.storage();
-        let all_committed = storage.end.offset == storage.shared.committed() && self.pending.is_empty();
-        let last = storage.files.back().filter(|file| storage.active && file.next_offset() > file.name.base_offset);
-        if all_committed && last.is_some_and(|file| self.is_expired(file, wall)) {
-            self.group.storage_mut().close_active();
-        }
-    }
-
-    /// True if the newest record of the file is older than retention keeps. A time in the future, or none,
-    /// counts as the time of the append.
-    fn is_expired(&self, file: &LogFile, wall: Timestamp) -> bool {
-        let Some(keep_ms) = self.config.retention_ms else { return false };
-        let summary = file.summary();
-        let newest = match summary.max_timestamp {
-            Timestamp(..0) => summary.last_append,
-            time => time.min(summary.last_append),
-        };
-        wall.0.saturating_sub(newest.0) > i64::try_from(keep_ms).unwrap_or(i64::MAX)
-    }
-
-    fn remove_oldest(&mut self, count: usize) -> Trimmed {
-        let dropped = self.group.storage_mut().drop_oldest(count);
-        let bytes = dropped.iter().map(|file| file.len_bytes()).sum();
-        self.removals.extend(dropped.iter().flat_map(|file| [file.path(), file.index_path()]));
-        Trimmed { files: dropped.len(), bytes, start: self.start() }
-    }
 }
 
 impl fmt::Debug for Partition {
@@ -695,13 +526,4 @@ impl fmt::Debug for Partition {
         let (start, committed, end) = (self.start(), self.committed(), self.end());
         write!(f, "Partition({}, {start}..{committed}, end {end}, {:?})", self.id, self.group)
     }
-}
-
-/// Makes the records of a batch carry the append's time, as Kafka does: a flag and the max timestamp.
-fn stamp(batch: &mut [u8], time: Timestamp) {
-    let attributes = i16::from_be_bytes([batch[21], batch[22]]) | 0x08;
-    batch[21..23].copy_from_slice(&attributes.to_be_bytes());
-    batch[35..43].copy_from_slice(&time.0.to_be_bytes());
-    let crc = crc32c(&batch[21..]);
-    batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }

@@ -13,7 +13,7 @@ use crate::file::{FileName, LogFile, path_of, read_index_file, read_index_summar
 use crate::frame::{Frame, FrameError, Place};
 use crate::index::{SparseIndex, Summary};
 use crate::limits::{PRODUCERS_FILE_BYTES_MAX, SCAN_BYTES};
-use crate::mark::{MARK_NAME, Mark};
+use crate::mark::{MARK_NAME, Mark, Slot};
 use crate::producers::{Producers, SnapshotPlace};
 use crate::scan::{ScanError, Scanner};
 use crate::{OpenError, PartitionConfig};
@@ -38,6 +38,10 @@ pub(crate) struct Recovered {
     pub last_term: Term,
     pub mark: Mark,
     pub mark_file: Arc<dyn DiskFile>,
+    /// Where the next mark goes.
+    pub mark_slot: Slot,
+    /// The mark found may be in the page cache only.
+    pub mark_in_doubt: bool,
     pub producers: Producers,
     /// Paths of producer snapshots, oldest first.
     pub snapshots: VecDeque<String>,
@@ -55,16 +59,16 @@ pub(crate) fn recover(
 ) -> Result<Recovered, OpenError> {
     disk.create_dir_all(dir)?;
     let names = Names::list(disk.as_ref(), dir)?;
-    let (mark_file, mark) = match names.open_mark(disk.as_ref(), dir)? {
-        Some((file, Some(mark))) => (file, Some(mark)),
-        _ if !names.logs.is_empty() => (disk_open_or_create(disk.as_ref(), dir)?, None),
+    let (mark_file, mark, slot) = match names.open_mark(disk.as_ref(), dir)? {
+        Some((file, Some((mark, slot)))) => (file, Some(mark), slot.other()),
+        _ if !names.logs.is_empty() => (disk_open_or_create(disk.as_ref(), dir)?, None, Slot::A),
         _ if written_before => return Err(OpenError::Missing { dir: dir.to_string() }),
-        _ => (Mark::create(disk.as_ref(), dir)?, Some(Mark::NEW)),
+        _ => (Mark::create(disk.as_ref(), dir)?, Some(Mark::NEW), Slot::B),
     };
     let mut walk = Walk::new(Arc::clone(disk), Arc::clone(dir), config, mark, wall);
     walk.load_producers(&names)?;
     walk.files(&names)?;
-    walk.settle(&names, mark_file)
+    walk.settle(&names, mark_file, slot)
 }
 
 /// What lies in a partition's folder.
@@ -104,8 +108,8 @@ impl Names {
         Ok(names)
     }
 
-    #[expect(clippy::type_complexity, reason = "no mark, an unreadable mark, a mark: told apart by the caller alone")]
-    fn open_mark(&self, disk: &dyn Disk, dir: &str) -> Result<Option<(Arc<dyn DiskFile>, Option<Mark>)>, DiskError> {
+    /// `None` if there is no mark; none inside if no slot of it is good.
+    fn open_mark(&self, disk: &dyn Disk, dir: &str) -> Result<Option<FoundMark>, DiskError> {
         if !self.has_mark {
             return Ok(None);
         }
@@ -114,6 +118,8 @@ impl Names {
         Ok(Some((file, mark)))
     }
 }
+
+type FoundMark = (Arc<dyn DiskFile>, Option<(Mark, Slot)>);
 
 /// The file name of a snapshot of producers.
 pub(crate) fn snapshot_name(place: SnapshotPlace) -> String {
@@ -347,7 +353,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Cuts, removes and syncs, so that what was found is what is there.
-    fn settle(mut self, names: &Names, mark_file: Arc<dyn DiskFile>) -> Result<Recovered, OpenError> {
+    fn settle(
+        mut self,
+        names: &Names,
+        mark_file: Arc<dyn DiskFile>,
+        mut mark_slot: Slot,
+    ) -> Result<Recovered, OpenError> {
         self.refuse_short(names)?;
         let tidied = self.tidy(names, mark_file.as_ref())?;
         let last_index = LogIndex(self.end.index.0 - 1);
@@ -371,8 +382,11 @@ impl<'a> Walk<'a> {
                 file.handle()?.sync()?;
             }
             self.disk.sync_dir(&self.dir)?;
-            mark.write(mark_file.as_ref())?;
+            // What was found in the other slot may be in the page cache only as well.
             mark_file.sync()?;
+            mark.write(mark_file.as_ref(), mark_slot)?;
+            mark_file.sync()?;
+            mark_slot = mark_slot.other();
         }
         if self.mark.is_none() {
             let finding =
@@ -388,6 +402,8 @@ impl<'a> Walk<'a> {
             last_term: self.last_term,
             mark,
             mark_file,
+            mark_slot,
+            mark_in_doubt: !write && names.has_mark,
             producers: self.producers,
             recovery: self.recovery,
         })

@@ -34,15 +34,15 @@ fn the_newer_of_two_slots_counts_and_either_will_do() {
     let disk = MemDisk::new(1, 1 << 20);
     disk.create_dir_all("d").unwrap();
     let file = Mark::create(&disk, "d").unwrap();
-    assert_eq!(Mark::read(file.as_ref()), Ok(Some(Mark { sequence: 2, ..Mark::NEW })));
-    MARK.write(file.as_ref()).unwrap();
-    assert_eq!(Mark::read(file.as_ref()), Ok(Some(MARK)));
+    assert_eq!(Mark::read(file.as_ref()), Ok(Some((Mark::NEW, Slot::A))));
+    MARK.write(file.as_ref(), Slot::B).unwrap();
+    assert_eq!(Mark::read(file.as_ref()), Ok(Some((MARK, Slot::B))));
     let next = Mark { sequence: 4, start: Offset(9), ..MARK };
-    next.write(file.as_ref()).unwrap();
-    assert_eq!(Mark::read(file.as_ref()), Ok(Some(next)));
-    file.write_at(SLOT_POSITIONS[0], &[0; 64]).unwrap();
-    assert_eq!(Mark::read(file.as_ref()), Ok(Some(MARK)));
-    file.write_at(SLOT_POSITIONS[1], b"torn").unwrap();
+    next.write(file.as_ref(), Slot::A).unwrap();
+    assert_eq!(Mark::read(file.as_ref()), Ok(Some((next, Slot::A))));
+    file.write_at(Slot::A.position(), &[0; 64]).unwrap();
+    assert_eq!(Mark::read(file.as_ref()), Ok(Some((MARK, Slot::B))));
+    file.write_at(Slot::B.position(), b"torn").unwrap();
     assert_eq!(Mark::read(file.as_ref()), Ok(None));
     assert_eq!(file.len_bytes(), 4160);
 }

@@ -34,7 +34,7 @@ struct Case {
 enum Kind {
     PowerLoss,
     Kill,
-    /// A kill, a recovery, and then a power loss before anything else is flushed.
+    /// A kill, a recovery, perhaps another batch, and then a power loss.
     KillThenPowerLoss,
 }
 
@@ -294,10 +294,16 @@ fn survive(case: Case) {
         let opened = World::open(disk.clone(), run.config.clone());
         assert!(opened.is_ok() || disk.is_dead(), "{:?}", opened.map(|world| world.recovery));
         drop(opened);
-        disk = if case.kind == Kind::Kill { disk.kill() } else { disk.crash() };
+        disk = if case.kind == Kind::PowerLoss { disk.crash() } else { disk.kill() };
     }
     if case.kind == Kind::KillThenPowerLoss {
-        let world = World::open(disk.clone(), run.config.clone()).unwrap();
+        let mut world = World::open(disk.clone(), run.config.clone()).unwrap();
+        if case.at.is_multiple_of(2) {
+            known.sent.split_off(&world.partition.end());
+            let last = world.append(batch(&["between the crashes"])).unwrap();
+            known.sent.insert(last.base_offset, vec!["between the crashes".to_owned()]);
+            world.flush().unwrap();
+        }
         // What a restarted process calls committed is committed.
         let committed = world.partition.committed();
         known.committed = known.committed.max(committed);

@@ -166,3 +166,40 @@ fn rubbish_in_the_folder_is_harmless() {
     disk.create_dir_all(&format!("{DIR}/folder")).unwrap();
     assert_eq!(World::open(disk, small_files()).unwrap().values(), expected());
 }
+
+#[test]
+fn hostile_bytes_are_refused_or_cut_off_and_never_panic() {
+    let clean = written();
+    let (path, _) = files(&clean, ".log").pop().unwrap();
+    let good = clean.dump().into_iter().find(|(name, _)| *name == path).unwrap().1;
+    let mut random = 1_u64;
+    let mut below = |bound: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % bound
+    };
+    for round in 0..3000 {
+        let mut bytes = if round % 3 == 0 { Vec::new() } else { good.clone() };
+        for _ in 0..1 + below(4) {
+            let at = below(bytes.len() + 1);
+            match below(4) {
+                0 => bytes.truncate(at),
+                1 => bytes.splice(at..at, (0..below(200)).map(|byte| byte as u8)).for_each(drop),
+                2 => bytes.splice(at.., good[below(good.len())..].iter().copied()).for_each(drop),
+                _ => bytes.iter_mut().skip(at).take(8).for_each(|byte| *byte = 0xff),
+            }
+        }
+        // In the place of a log whose mark is at its beginning, and of one whose mark is at its end.
+        let fresh = World::new(small_files()).disk.kill();
+        let name = format!("{DIR}/00000000000000000000-00000000000000000001-0000000001.log");
+        for (disk, path) in [(fresh, &name), (clean.kill(), &path)] {
+            if disk.open(path).is_ok() {
+                disk.remove_file(path).unwrap();
+            }
+            disk.create(path).unwrap().append(&[&bytes]).unwrap();
+            if let Ok(world) = World::open(disk, small_files()) {
+                let _read = world.reader().read(world.partition.start(), 1000, ReadLimit::End);
+                let _found = world.reader().max_timestamp();
+            }
+        }
+    }
+}

@@ -427,3 +427,22 @@ fn a_reader_on_another_thread_sees_whole_batches_only() {
     world.flush().unwrap();
     watcher.join().unwrap();
 }
+
+#[test]
+fn a_restart_after_a_kill_reads_what_came_after_the_last_checkpoint() {
+    let mut world = World::new(PartitionConfig::default());
+    let value = "x".repeat(300_000);
+    for _ in 0..5 {
+        world.put(&[&value]);
+        world.flush().unwrap();
+    }
+    world.now = Tick(world.now.0 + 30_000);
+    world.partition.tick(world.now, world.wall);
+    world.flush().unwrap();
+    world.put(&["after"]);
+    world.flush().unwrap();
+    let world = world.killed(PartitionConfig::default());
+    assert!(world.recovery.scanned_bytes < 100, "{}", world.recovery.scanned_bytes);
+    assert_eq!(world.partition.end(), Offset(6));
+    assert_eq!(world.reader().read(Offset(5), 1, ReadLimit::Committed).unwrap().next, Offset(6));
+}

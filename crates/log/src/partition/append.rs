@@ -1,0 +1,143 @@
+//! Appending: what is checked, and in which order it is done.
+//!
+//! The bytes are written before they are proposed: a full disk then refuses the append, and the group never
+//! holds an entry that cannot be written.
+
+use base::batch::{self, BatchError, BatchHeader};
+use base::checksum::crc32c;
+use base::{Offset, Tick, Timestamp};
+use bytes::{Bytes, BytesMut};
+use quorum::ProposeError;
+
+use super::Partition;
+use crate::frame::Place;
+use crate::producers::Verdict;
+use crate::storage::{Now, Written};
+use crate::{AppendError, TimestampType};
+
+/// What an append gave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    pub base_offset: Offset,
+    /// The offset after the last record: all is durable once `committed` reaches it.
+    pub next_offset: Offset,
+    /// Set if the topic's records carry the append's time.
+    pub log_append_time: Option<Timestamp>,
+    pub log_start_offset: Offset,
+    /// All of it was there already; its offsets are given again. It may still wait to be committed.
+    pub duplicate: bool,
+}
+
+impl Partition {
+    /// Takes the batches of one producer request: validates them, gives them offsets, writes them. They are
+    /// durable once [`Partition::committed`] reaches `next_offset`, which takes a flush.
+    ///
+    /// # Errors
+    /// See [`AppendError`]. Of several batches, those before the refused one are kept.
+    pub fn append(&mut self, now: Tick, wall: Timestamp, batches: Bytes) -> Result<Appended, AppendError> {
+        self.check_running()?;
+        self.now = Now { tick: now, wall };
+        let headers = self.validate(&batches)?;
+        let log_append_time = matches!(self.config.timestamp_type, TimestampType::LogAppendTime).then_some(wall);
+        let mut appended: Option<Appended> = None;
+        let mut rest = batches;
+        for header in headers {
+            let bytes = rest.split_to(header.size_bytes);
+            let (base_offset, next_offset, duplicate) = match self.producers.check(&header)? {
+                Verdict::Duplicate { base_offset, next_offset } => (base_offset, next_offset, true),
+                Verdict::New => {
+                    let (base_offset, next_offset) = self.append_one(header, bytes, log_append_time)?;
+                    (base_offset, next_offset, false)
+                }
+            };
+            let log_start_offset = self.start();
+            let one = Appended { base_offset, next_offset, log_append_time, log_start_offset, duplicate };
+            let first = appended.get_or_insert(one);
+            first.next_offset = first.next_offset.max(next_offset);
+            first.duplicate &= duplicate;
+        }
+        appended.ok_or(AppendError::Invalid(BatchError::Truncated { have: 0, need: batch::HEADER_BYTES }))
+    }
+
+    /// The headers of `batches`, each of which may be appended as far as its bytes can tell.
+    fn validate(&self, batches: &Bytes) -> Result<Vec<BatchHeader>, AppendError> {
+        let mut headers = Vec::with_capacity(1);
+        let mut rest = &batches[..];
+        while !rest.is_empty() {
+            let header = BatchHeader::check(rest)?;
+            if header.size_bytes > self.config.batch_bytes_max {
+                return Err(AppendError::TooLarge { bytes: header.size_bytes, bytes_max: self.config.batch_bytes_max });
+            }
+            if header.is_control() {
+                return Err(AppendError::Unsupported("a control batch is the broker's to write"));
+            }
+            if header.is_transactional() {
+                return Err(AppendError::Unsupported("transactions are not supported"));
+            }
+            if header.is_log_append_time() {
+                return Err(AppendError::Unsupported("the append time is the broker's to set"));
+            }
+            let BatchHeader { record_count: count, last_offset_delta, .. } = header;
+            if last_offset_delta != count - 1 {
+                return Err(BatchError::Count { count, last_offset_delta }.into());
+            }
+            rest = &rest[header.size_bytes..];
+            headers.push(header);
+        }
+        Ok(headers)
+    }
+
+    /// Writes and proposes one batch that is new.
+    fn append_one(
+        &mut self,
+        mut header: BatchHeader,
+        bytes: Bytes,
+        log_append_time: Option<Timestamp>,
+    ) -> Result<(Offset, Offset), AppendError> {
+        self.lead()?;
+        let (now, term) = (self.now, self.group.term());
+        let Place { offset, index } = self.storage().end;
+        // Copied once, unless the caller gave all of a buffer away.
+        let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        batch::assign(&mut bytes, offset, term);
+        header.base_offset = offset;
+        if let Some(time) = log_append_time {
+            stamp(&mut bytes, time);
+            header.max_timestamp = time;
+        }
+        let bytes = bytes.freeze();
+        let span = i64::from(header.last_offset_delta) + 1;
+        let written = self.group.storage_mut().write(&bytes, term, span, now, &self.config);
+        self.fit(written)?;
+        if let Err(error) = self.group.propose(bytes) {
+            let taken_back = self.group.storage_mut().take_back();
+            self.fit(taken_back)?;
+            return Err(self.refused(error));
+        }
+        let next = Place { offset: header.next_offset(), index: index.next() };
+        let written = Written { size_bytes: header.size_bytes, next, max_timestamp: Some(header.max_timestamp) };
+        self.group.storage_mut().count(&written, term, now, &self.config);
+        self.pending.push_back((index, next.offset));
+        self.producers.record(&header, now.wall, self.config.producers_max);
+        Ok((offset, next.offset))
+    }
+
+    fn refused(&mut self, error: ProposeError) -> AppendError {
+        match error {
+            ProposeError::NotLeader { leader } => AppendError::NotLeader { leader },
+            ProposeError::Busy { uncommitted_bytes } => {
+                AppendError::Busy { uncommitted_bytes: uncommitted_bytes as u64 }
+            }
+            ProposeError::Stopped(fault) => AppendError::Stopped(self.stop(fault.to_string())),
+        }
+    }
+}
+
+/// Makes the records of a batch carry the append's time, as Kafka does: a flag and the max timestamp.
+fn stamp(batch: &mut [u8], time: Timestamp) {
+    let attributes = i16::from_be_bytes([batch[21], batch[22]]) | 0x08;
+    batch[21..23].copy_from_slice(&attributes.to_be_bytes());
+    batch[35..43].copy_from_slice(&time.0.to_be_bytes());
+    let crc = crc32c(&batch[21..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+}

@@ -1,0 +1,94 @@
+//! What is removed, and when: whole files, oldest first, never above what is committed or still needed.
+
+use base::{Offset, Tick, Timestamp};
+
+use super::Partition;
+use crate::DeleteError;
+use crate::file::LogFile;
+use crate::storage::Now;
+
+/// What retention removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trimmed {
+    pub files: usize,
+    pub bytes: u64,
+    pub start: Offset,
+}
+
+impl Partition {
+    /// Nothing at or above `floor` is removed: the lowest published offset of the tables that read it.
+    pub fn set_retention_floor(&mut self, floor: Option<Offset>) {
+        self.retention_floor = floor;
+    }
+
+    /// Removes the oldest closed files that retention lets go. They are gone from the disk after a flush.
+    pub fn trim(&mut self, now: Tick, wall: Timestamp) -> Trimmed {
+        self.now = Now { tick: now, wall };
+        self.close_if_expired(wall);
+        let floor = self.retention_floor.map_or(self.committed(), |floor| floor.min(self.committed()));
+        let storage = self.group.storage();
+        let mut left: u64 = self.size_bytes();
+        let mut count = 0;
+        for file in storage.files.iter().take(storage.removable(floor)) {
+            let len = file.len_bytes();
+            let surplus = self.config.retention_bytes.is_some_and(|keep| left - len >= keep);
+            if !surplus && !self.is_expired(file, wall) {
+                break;
+            }
+            left -= len;
+            count += 1;
+        }
+        self.remove_oldest(count)
+    }
+
+    /// Deletes the records below `offset`: they are not read any more, and files that hold nothing else
+    /// are removed. Durable after the next flush. Returns the new start.
+    ///
+    /// # Errors
+    /// See [`DeleteError`]: nothing was deleted.
+    pub fn delete_before(&mut self, offset: Offset) -> Result<Offset, DeleteError> {
+        self.check_running()?;
+        let (start, end) = (self.start(), self.committed());
+        if offset.0 < 0 || offset > end {
+            return Err(DeleteError::OutOfRange { offset, start, end });
+        }
+        if let Some(floor) = self.retention_floor.filter(|floor| offset > *floor) {
+            return Err(DeleteError::Held { floor });
+        }
+        if offset > start {
+            self.storage().shared.set_start(offset);
+            self.mark_dirty = true;
+            self.remove_oldest(self.storage().removable(offset));
+        }
+        Ok(self.start())
+    }
+
+    /// Retention by time lets go of the file that takes appends too, once all in it is old.
+    fn close_if_expired(&mut self, wall: Timestamp) {
+        let storage = self.group.storage();
+        let all_committed = storage.end.offset == storage.shared.committed() && self.pending.is_empty();
+        let last = storage.files.back().filter(|file| storage.active && file.next_offset() > file.name.base_offset);
+        if all_committed && last.is_some_and(|file| self.is_expired(file, wall)) {
+            self.group.storage_mut().close_active();
+        }
+    }
+
+    /// True if the newest record of the file is older than retention keeps. A time in the future, or none,
+    /// counts as the time of the append.
+    fn is_expired(&self, file: &LogFile, wall: Timestamp) -> bool {
+        let Some(keep_ms) = self.config.retention_ms else { return false };
+        let summary = file.summary();
+        let newest = match summary.max_timestamp {
+            Timestamp(..0) => summary.last_append,
+            time => time.min(summary.last_append),
+        };
+        wall.0.saturating_sub(newest.0) > i64::try_from(keep_ms).unwrap_or(i64::MAX)
+    }
+
+    fn remove_oldest(&mut self, count: usize) -> Trimmed {
+        let dropped = self.group.storage_mut().drop_oldest(count);
+        let bytes = dropped.iter().map(|file| file.len_bytes()).sum();
+        self.removals.extend(dropped.iter().flat_map(|file| [file.path(), file.index_path()]));
+        Trimmed { files: dropped.len(), bytes, start: self.start() }
+    }
+}
