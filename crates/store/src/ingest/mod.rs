@@ -148,10 +148,14 @@ impl Ingestor {
         self.partition
     }
 
-    /// Drops the rows that were not taken; records below `offset` will be skipped, as their rows are there already.
+    /// Goes to `offset`, the first that the table does not have: rows that were not taken are dropped, records
+    /// below it will be skipped, and the next range begins with it even if its record is gone. Free of cost where
+    /// the ingestor already is.
     pub fn seek(&mut self, offset: Offset) {
-        self.discard();
-        self.position = Position { floor: offset, from: None, next: None };
+        if self.position.from != Some(offset) || self.position.next != Some(offset) {
+            self.discard();
+        }
+        self.position = Position { floor: offset, from: Some(offset), next: Some(offset) };
     }
 
     fn discard(&mut self) {

@@ -117,6 +117,23 @@ fn every_offset_is_in_one_range() {
 }
 
 #[test]
+fn after_a_seek_ranges_follow_what_the_table_has() {
+    let mut ingestor = ingestor(TableSpec::discover("t", "t"));
+    ingestor.seek(Offset(5));
+    // Offsets 5 to 9 are gone from the log: they still count.
+    ingestor.push_batch(WALL, &texts(10, &["{\"a\":1}", "{\"a\":2}"]));
+    assert_eq!(ingestor.take_rows().map(|(rows, offsets)| (rows.num_rows(), offsets)), Some((2, range(5, 12))));
+    ingestor.seek(Offset(12));
+    assert!(ingestor.take_rows().is_none());
+    ingestor.push_batch(WALL, &texts(12, &["{\"a\":3}"]));
+    // The caller could not keep the rows, and comes back to the middle of a batch.
+    ingestor.seek(Offset(11));
+    ingestor.push_batch(WALL, &texts(10, &["{\"a\":1}", "{\"a\":2}"]));
+    ingestor.push_batch(WALL, &texts(12, &["{\"a\":3}"]));
+    assert_eq!(ingestor.take_rows().map(|(rows, offsets)| (rows.num_rows(), offsets)), Some((2, range(11, 13))));
+}
+
+#[test]
 fn going_back_reads_again_without_a_row_twice() {
     let mut ingestor = ingestor(TableSpec::discover("t", "t"));
     ingestor.push_batch(WALL, &texts(0, &["{\"a\":1}", "{\"a\":2}"]));
