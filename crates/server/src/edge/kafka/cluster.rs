@@ -12,7 +12,7 @@ use kafka::msg::{
 use kafka::{ErrorCode, StrBytes};
 
 use super::metadata::name;
-use super::{Client, Edge, errors};
+use super::{Client, Edge};
 
 /// The kind of endpoint a client may ask DescribeCluster for; 2 would be the controllers.
 const ENDPOINT_BROKERS: i8 = 1;

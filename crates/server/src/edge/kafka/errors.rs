@@ -66,16 +66,11 @@ pub(super) fn of_read(error: &ReadError) -> ErrorCode {
     }
 }
 
-/// The partition's leadership as clients number it; -1 tells them not to compare.
-pub(super) const fn leader_epoch(_reader: &Reader) -> i32 {
-    -1
-}
-
 /// Compares the leadership a client believes in with the partition's.
 pub(super) fn check_epoch(reader: &Reader, believed: i32) -> Result<(), ErrorCode> {
-    let current = leader_epoch(reader);
+    let current = reader.leader_epoch();
     match believed {
-        _ if believed < 0 || current < 0 => Ok(()),
+        _ if believed < 0 => Ok(()),
         _ if believed < current => Err(ErrorCode::FencedLeaderEpoch),
         _ if believed > current => Err(ErrorCode::UnknownLeaderEpoch),
         _ => Ok(()),

@@ -109,7 +109,7 @@ fn describe(edge: &Edge, topic: &Arc<Topic>) -> MetadataResponseTopic {
             .with_replica_nodes(vec![node])
             .with_isr_nodes(vec![node]);
         match edge.node.reader(place) {
-            Some(reader) => partition.with_leader_id(node).with_leader_epoch(errors::leader_epoch(&reader)),
+            Some(reader) => partition.with_leader_id(node).with_leader_epoch(reader.leader_epoch()),
             // Not open yet, or not to be opened: clients ask again.
             None => partition.with_leader_id(BrokerId(-1)).with_error_code(ErrorCode::LeaderNotAvailable.number()),
         }

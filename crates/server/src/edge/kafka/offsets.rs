@@ -72,7 +72,7 @@ fn answer(index: i32, version: i16, found: Result<FoundOffset, ErrorCode>) -> Li
 }
 
 async fn offset_at(reader: Reader, place: TopicPartition, timestamp: i64) -> Result<FoundOffset, ErrorCode> {
-    let leader_epoch = errors::leader_epoch(&reader);
+    let leader_epoch = reader.leader_epoch();
     let edge_of_log = |offset: Offset| Ok(FoundOffset { offset: offset.0, timestamp: -1, leader_epoch });
     match timestamp {
         at::LATEST => return edge_of_log(reader.committed()),

@@ -1,5 +1,7 @@
 //! A connection over a pipe: order, overlap, and what becomes of bad bytes. No node is needed for that.
 
+mod handlers;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
