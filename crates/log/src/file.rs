@@ -30,7 +30,9 @@ impl FileName {
         let base_offset = Offset(number(parts.next()?, 20)?.try_into().ok()?);
         let base_index = LogIndex(number(parts.next()?, 20)?);
         let term = Term(number(parts.next()?, 10)?);
-        parts.next().is_none().then_some(Self { base_index, term, base_offset })
+        // Entries count from 1, and a leader has a term.
+        let possible = base_index > LogIndex::ZERO && term > Term::ZERO && parts.next().is_none();
+        possible.then_some(Self { base_index, term, base_offset })
     }
 
     pub fn place(self) -> Place {
