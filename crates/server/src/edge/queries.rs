@@ -1,5 +1,8 @@
-//! SQL as the edges reach it: first the node's tables must hold what was committed when it started, then a query runs,
-//! and when it is over it is noted in the node's request log.
+//! SQL as the edges reach it: first the node's tables must hold what was committed when it started, then a query runs on
+//! the query threads, and when it is over it is noted in the node's request log.
+//!
+//! What always holds: however busy a query keeps its threads, the edge that waits for it stays free to hear a cancel; a
+//! query computes only a few batches ahead of its client.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,11 +11,18 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
-use futures::Stream;
+use futures::{Stream, StreamExt};
+use query::result::BatchStream;
 use query::{CancelOutcome, Description, QueryError, QueryErrorKind, QueryRequest, QueryService, QueryStream};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::node::Node;
 use crate::node::telemetry::RequestRecord;
+
+/// Batches that wait for a client; further ones are not computed.
+const BATCHES_WAITING_MAX: usize = 2;
 
 /// The query room behind the node's readiness. Cheap to clone.
 #[derive(Clone)]
@@ -27,20 +37,20 @@ impl Queries {
         Self { node: Arc::clone(node), protocol }
     }
 
-    /// Plans the statement and starts it.
+    /// Plans the statement and starts it, on the query threads. Dropping the stream, or this future, stops it.
     ///
     /// # Errors
     /// `Capacity` while the node still reads its log's tail; otherwise as [`QueryService::run`].
     pub async fn run(&self, request: QueryRequest) -> Result<QueryStream, QueryError> {
         let mut note = self.note(&request);
         let started = match self.ready().await {
-            Ok(()) => self.service().run(request).await,
+            Ok(()) => self.start(request).await,
             Err(error) => Err(error),
         };
         match started {
-            Ok(mut stream) => {
+            Ok((mut stream, work)) => {
                 note.record.query_id.clone_from(&stream.query_id);
-                stream.batches = Box::pin(Noted { batches: stream.batches, note });
+                stream.batches = Box::pin(Noted { batches: stream.batches, note, _work: work });
                 Ok(stream)
             }
             Err(error) => {
@@ -48,6 +58,29 @@ impl Queries {
                 Err(error)
             }
         }
+    }
+
+    async fn start(&self, request: QueryRequest) -> Result<(QueryStream, Work), QueryError> {
+        let (answer, answered) = oneshot::channel();
+        let (batches, received) = mpsc::channel(BATCHES_WAITING_MAX);
+        let service = self.service().clone();
+        let work = Work(self.node.query_threads().spawn(async move {
+            match service.run(request).await {
+                Ok(mut stream) => {
+                    let rows = std::mem::replace(&mut stream.batches, Box::pin(futures::stream::empty()));
+                    if answer.send(Ok(stream)).is_ok() {
+                        forward(rows, batches).await;
+                    }
+                }
+                Err(error) => drop(answer.send(Err(error))),
+            }
+        }));
+        let broken = || QueryError::internal("the query broke; the node goes on");
+        let mut stream = answered.await.map_err(|_| broken())??;
+        stream.batches = Box::pin(futures::stream::unfold(received, |mut received| async move {
+            received.recv().await.map(|batch| (batch, received))
+        }));
+        Ok((stream, work))
     }
 
     /// What the statement would return.
@@ -60,7 +93,12 @@ impl Queries {
         parameter_types: &[Option<DataType>],
     ) -> Result<Description, QueryError> {
         self.ready().await?;
-        self.service().describe(request, parameter_types).await
+        let (service, request, types) = (self.service().clone(), request.clone(), parameter_types.to_vec());
+        let (answer, answered) = oneshot::channel();
+        let _work = Work(self.node.query_threads().spawn(async move {
+            drop(answer.send(service.describe(&request, &types).await));
+        }));
+        answered.await.map_err(|_| QueryError::internal("the query broke; the node goes on"))?
     }
 
     pub fn cancel(&self, query_id: &str) -> CancelOutcome {
@@ -104,10 +142,35 @@ impl Drop for Note {
     }
 }
 
+/// A task of the query threads that ends with whoever waits for it.
+struct Work(JoinHandle<()>);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Hands on batches until they end or nobody takes them.
+async fn forward(mut rows: BatchStream, batches: mpsc::Sender<Result<RecordBatch, QueryError>>) {
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = batches.closed() => return,
+            next = rows.next() => next,
+        };
+        let Some(batch) = next else { return };
+        if batches.send(batch).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Batches on their way, counted.
 struct Noted {
-    batches: query::result::BatchStream,
+    batches: BatchStream,
     note: Note,
+    _work: Work,
 }
 
 impl Stream for Noted {

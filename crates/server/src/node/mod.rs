@@ -12,6 +12,7 @@ pub mod error;
 pub mod findings;
 pub mod groups;
 mod identity;
+pub mod query_threads;
 mod serve;
 pub mod start;
 pub mod tables;
@@ -62,6 +63,7 @@ pub struct Node {
     groups: groups::Groups,
     tables: Arc<Tables>,
     query: query::QueryService,
+    query_threads: query_threads::QueryThreads,
     findings: Arc<Findings>,
     producer_ids: tokio::sync::Mutex<topics::ProducerIds>,
     telemetry: telemetry::Telemetry,
@@ -123,6 +125,11 @@ impl Node {
     /// The query room. Wait for [`Node::ready_for_queries`] first.
     pub fn query(&self) -> &query::QueryService {
         &self.query
+    }
+
+    /// Where queries run. Not where sockets are served.
+    pub fn query_threads(&self) -> &tokio::runtime::Handle {
+        self.query_threads.handle()
     }
 
     /// Waits until every table holds what was committed when the node started, so that no answer misses rows.

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::identity::{DataDir, IdentityError, claim};
+use super::query_threads::QueryThreads;
 use super::tables::{Deps, NodeCatalog, Tables, TablesConfig};
 use super::telemetry::Telemetry;
 use super::{Findings, Node, NodeError, groups, telemetry, time, topics};
@@ -87,7 +88,9 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     }));
     tables.start().await;
     let catalog = NodeCatalog { tables: Arc::clone(&tables), address: config.listen.http, started: time::wall() };
-    let query = QueryService::new(Arc::new(catalog), query_limits(&config));
+    let limits = query_limits(&config);
+    let query_threads = QueryThreads::start(limits.threads).map_err(|error| StartError::Io("the query threads", error))?;
+    let query = QueryService::new(Arc::new(catalog), limits);
     let telemetry = Telemetry::new(config.telemetry.request_log);
     let node = Node {
         telemetry,
@@ -97,6 +100,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         groups,
         tables,
         query,
+        query_threads,
         findings,
         producer_ids: tokio::sync::Mutex::default(),
         started: time::now(),

@@ -189,3 +189,28 @@ async fn bodies_are_bounded_and_other_sites_refused() {
     let rebound = client.http.get(client.url("/api/v1/status")).header("host", "evil.example:8888");
     assert_eq!(client.send(rebound).await.status, 403);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_query_that_keeps_its_threads_busy_delays_nothing_else() {
+    let served = Served::with_edits(100).await;
+    let client = Client::new(&served);
+    let busy = "SELECT COUNT(*) FROM edits a, edits b, edits c, edits d, edits e";
+    let queries: Vec<_> = (0..8)
+        .map(|number| {
+            let request = client.http.post(client.url("/druid/v2/sql"));
+            let context = json!({"sqlQueryId": format!("busy-{number}")});
+            tokio::spawn(request.json(&json!({"query": busy, "context": context})).send())
+        })
+        .collect();
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let began = std::time::Instant::now();
+    assert_eq!(client.get("/health/ready").await.status, 200);
+    assert!(began.elapsed() < std::time::Duration::from_secs(1), "{:?}", began.elapsed());
+    for number in 0..8 {
+        let cancelled = client.send(client.http.delete(client.url(&format!("/druid/v2/sql/busy-{number}")))).await;
+        assert_eq!(cancelled.status, 202, "{}", cancelled.body);
+    }
+    for query in queries {
+        assert_eq!(query.await.expect("task").expect("answer").status().as_u16(), 500);
+    }
+}

@@ -44,7 +44,7 @@ impl Failure {
     pub fn of_query(error: &QueryError, statement: &str) -> Self {
         let position = error.position.map(|place| characters_before(statement, place.line, place.column) + 1);
         let message = if position.is_some() { error.message.clone() } else { error.to_string() };
-        Self { position, ..Self::new(error.sqlstate(), message) }
+        Self { position, ..Self::new(sqlstate_of(error), message) }
     }
 
     pub fn response(&self) -> ErrorResponse {
@@ -86,6 +86,21 @@ impl From<BadParameter> for Failure {
 impl From<settings::Refused> for Failure {
     fn from(refused: settings::Refused) -> Self {
         Self::new(refused.sqlstate, refused.message)
+    }
+}
+
+/// The query room's state; of a statement that names what is not there, the state that says which kind it is, because
+/// drivers tell these apart.
+fn sqlstate_of(error: &QueryError) -> &'static str {
+    const SYNTAX_OR_ACCESS: &str = "42000";
+    let (state, message) = (error.sqlstate(), error.message.as_str());
+    let missing = message.contains("not found") || message.contains("does not exist");
+    match message.split_whitespace().next().map(str::to_ascii_lowercase).as_deref() {
+        _ if state != SYNTAX_OR_ACCESS => state,
+        Some("table") if missing => "42P01",
+        Some("column") if missing => "42703",
+        Some("invalid") if message.starts_with("invalid function") => "42883",
+        _ => state,
     }
 }
 

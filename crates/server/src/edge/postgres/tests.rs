@@ -214,7 +214,9 @@ async fn the_simple_protocol() {
         "row 2015-09-12 09:46:58.771"
     );
     assert_eq!(client.query("SET client_encoding = 'LATIN1'").await, ["error ERROR 22023", "ready I"]);
-    assert_eq!(client.query("SELECT nothing FROM edits").await[1], "ready I", "the session goes on");
+    assert_eq!(client.query("SELECT nothing FROM edits").await, ["error ERROR 42703", "ready I"]);
+    assert_eq!(client.query("SELECT * FROM nowhere").await, ["error ERROR 42P01", "ready I"]);
+    assert_eq!(client.query("SELECT no_such_function(1)").await, ["error ERROR 42883", "ready I"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
