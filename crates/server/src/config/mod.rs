@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use flags::ConfigFlags;
-pub use keys::{Cluster, Config, DeepStorage, KEYS, Key, Listen, Log, Node, Query, Store, Telemetry};
+pub use keys::{Config, KEYS, Key};
 pub use nearest::nearest;
 pub use value::{ByteSize, Value};
 
