@@ -21,14 +21,9 @@ pub fn functions() -> Vec<Scalar> {
     vec![
         Scalar::new("cast_timestamp", plain_text, returns_time, to_timestamp),
         Scalar::new("cast_date", plain_text, |_| Ok(DataType::Date32), to_date),
-        Scalar::new(cast_varchar_name(), plain_text, returns_text, to_varchar),
+        Scalar::new("cast_varchar", plain_text, returns_text, to_varchar),
         Scalar::new("cast_bigint", plain_text, returns_long, to_bigint),
     ]
-}
-
-/// The function that makes any value text.
-pub const fn cast_varchar_name() -> &'static str {
-    "cast_varchar"
 }
 
 /// An expression read as a time in a zone: what a comparison with a time wants.

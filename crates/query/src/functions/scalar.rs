@@ -28,13 +28,6 @@ impl Scalar {
     pub fn new(name: &'static str, coerce: Coerce, returns: Returns, invoke: Invoke) -> Self {
         Self { name, signature: Signature::user_defined(Volatility::Immutable), coerce, returns, invoke }
     }
-
-    /// Not folded while planning, because its answer depends on the moment.
-    #[must_use]
-    pub fn stable(mut self) -> Self {
-        self.signature = Signature::user_defined(Volatility::Stable);
-        self
-    }
 }
 
 impl PartialEq for Scalar {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base::Timestamp;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, StringArray, StringBuilder};
+use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, StringArray, StringBuilder};
 use datafusion::arrow::array::{TimestampMillisecondArray, cast::as_string_array};
 use datafusion::arrow::datatypes::{DataType, Int64Type, TimestampMillisecondType};
 use datafusion::common::{DataFusionError, Result, exec_err, plan_err};

@@ -10,9 +10,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, Result, TableReference};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{
-    Aggregate, Cast, Expr, ExprSchemable, LogicalPlan, Projection, TableScan, TryCast, cast,
-};
+use datafusion::logical_expr::{Aggregate, Cast, Expr, LogicalPlan, Projection, TableScanBuilder, TryCast, cast};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use store::engine::{self, AggregateQuery, Function, Key, KeyKind, LongMap, TimeFloor};
 use store::schema::{ColumnType, TableSchema};
@@ -60,7 +58,7 @@ fn engine_plan(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
         Err(store::engine::EngineError::Unsupported(_)) => return Ok(None),
         Err(error) => return Err(crate::table::engine_error(error)),
     };
-    let scan = TableScan::try_new(name, provider_as_source(Arc::new(grouped)), None, vec![], None)?;
+    let scan = TableScanBuilder::new(name, provider_as_source(Arc::new(grouped))).build()?;
     let scan = LogicalPlan::TableScan(scan);
     project_as(scan, aggregate).map(Some)
 }

@@ -53,8 +53,9 @@ impl Inner {
         let resolver = self.resolver(request.dialect);
         let mut query = query;
         statement::bind(&mut query, &request.parameters, context.session.zone)?;
-        let planned = plan_query(&state, &resolver, query, &context)?;
         let guard = Guard::new(entry, permit, deadline, context.timeout_ms);
+        let planning = async { plan_query(&state, &resolver, query, &context) };
+        let planned = guard.watch(planning).await??;
         if explain.is_some() {
             let text = explain_text(&state, &planned.plan).await?;
             let (schema, batch) = explain_answer(&text, &resolver, request.dialect)?;
@@ -166,7 +167,7 @@ fn plan_query(
 fn column_names(fields: &[Field], written: Option<Vec<String>>, session: &Session) -> Vec<String> {
     let planned: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
     match (session.dialect, written) {
-        (Dialect::Postgres, Some(written)) if written.len() == planned.len() => written,
+        (_, Some(written)) if written.len() == planned.len() => written,
         (Dialect::Postgres, _) => planned,
         (Dialect::Druid, _) => statement::deduplicate(planned),
     }
@@ -247,7 +248,7 @@ fn explain_schema(dialect: Dialect) -> SchemaRef {
 fn explain_answer(text: &str, resolver: &Resolver, dialect: Dialect) -> Result<(SchemaRef, RecordBatch), QueryError> {
     let schema = explain_schema(dialect);
     let columns: Vec<ArrayRef> = match dialect {
-        Dialect::Postgres => vec![Arc::new(StringArray::from_iter_values(text.lines()))],
+        Dialect::Postgres => vec![Arc::new(StringArray::from(text.lines().collect::<Vec<_>>()))],
         Dialect::Druid => {
             let resources: Vec<_> =
                 resolver.used().into_iter().map(|name| json!({"name": name, "type": "DATASOURCE"})).collect();

@@ -1,7 +1,9 @@
 //! The batches of a running query on their way out: stopped by its deadline or a cancel, counted, brought to the
 //! outgoing types. When the stream is dropped, the query ends and its slot is free.
 
+use std::any::Any;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,7 +12,7 @@ use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -36,13 +38,19 @@ impl Guard {
     /// Waits for something, but no longer than the query may run.
     pub async fn watch<T>(&self, work: impl Future<Output = T>) -> Result<T, QueryError> {
         let query = &self.entry.query;
+        // A fault of the planner or an operator is this query's end and nobody else's.
+        let work = AssertUnwindSafe(work).catch_unwind();
         tokio::select! {
             biased;
             () = query.cancel.cancelled() => Err(cancelled(&query.query_id)),
-            done = timeout_at(self.deadline, work) => done.map_err(|_| {
-                query.cancel.abandon();
-                timed_out(&query.query_id, self.timeout_ms)
-            }),
+            done = timeout_at(self.deadline, work) => match done {
+                Ok(Ok(done)) => Ok(done),
+                Ok(Err(fault)) => Err(fault_of(fault.as_ref())),
+                Err(_) => {
+                    query.cancel.abandon();
+                    Err(timed_out(&query.query_id, self.timeout_ms))
+                }
+            },
         }
     }
 
@@ -57,6 +65,12 @@ impl Guard {
             error
         }
     }
+}
+
+/// What a panic said.
+pub fn fault_of(fault: &(dyn Any + Send)) -> QueryError {
+    let text = fault.downcast_ref::<&str>().copied().or_else(|| fault.downcast_ref::<String>().map(String::as_str));
+    QueryError::internal(format!("fault in the query engine: {}", text.unwrap_or("no message")))
 }
 
 /// The outgoing stream.

@@ -37,6 +37,11 @@ pub fn rewrite_function(mut function: Function, session: &Session) -> Result<Exp
     if let Some(expr) = niladic(&name, &function, session) {
         return Ok(expr);
     }
+    if let (FunctionArguments::Subquery(query), "array") = (&function.args, name.as_str())
+        && postgres::is_answered_empty(query)
+    {
+        return Ok(null());
+    }
     let Some(args) = take_args(&mut function) else {
         return Ok(Expr::Function(function));
     };
@@ -280,7 +285,7 @@ fn scalar(name: &str, mut args: Vec<Expr>) -> Result<Rewritten, QueryError> {
         ("truncate", 1 | 2) => call("trunc", args),
         ("ceiling", 1) => call("ceil", args),
         ("grouping_id", _) => call("grouping", args),
-        ("regexp_extract" | "nvl" | "mod", _) => return Err(wrong_arguments(name, "see the documentation")),
+        ("nvl" | "mod", _) => return Err(wrong_arguments(name, "a, b")),
         _ => return Ok(Err(args)),
     }))
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, CeilFloorKind, DataType, DateTimeField, ExactNumberInfo, Expr, FunctionArguments,
-    Interval, Query, Select, SetExpr, TimezoneInfo, TypedString, VisitMut, VisitorMut,
+    BinaryOperator, CastKind, CeilFloorKind, DataType, DateTimeField, ExactNumberInfo, Expr, Fetch, FunctionArguments,
+    Interval, LimitClause, Query, Select, SetExpr, TimezoneInfo, TypedString, UnaryOperator, VisitMut, VisitorMut,
 };
 use store::calendar::Zone;
 
@@ -65,9 +65,24 @@ struct Rewriter<'a> {
 impl VisitorMut for Rewriter<'_> {
     type Break = QueryError;
 
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<QueryError> {
+        fetch_as_limit(query);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<QueryError> {
+        if postgres::is_answered_empty(query) {
+            query.order_by = None;
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<QueryError> {
         self.from.push(!select.from.is_empty());
         names::name_items(select, self.session.dialect);
+        if self.session.dialect == Dialect::Postgres {
+            postgres::answer_empty(select);
+        }
         unnest::rewrite_from(select);
         ControlFlow::Continue(())
     }
@@ -112,6 +127,11 @@ impl Rewriter<'_> {
             Expr::BinaryOp { left, op, right } => self.binary(*left, op, *right),
             Expr::Position { expr, r#in } => cast(call("strpos", vec![*r#in, *expr]), DataType::BigInt(None)),
             Expr::Collate { expr, .. } => *expr,
+            Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } => postgres::any_of(*left, *right),
+            Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => {
+                let any = super::ast::nested(postgres::any_of(*left, *right));
+                Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(any) }
+            }
             Expr::AtTimeZone { timestamp, .. } if self.session.dialect == Dialect::Postgres => *timestamp,
             other => other,
         })
@@ -202,6 +222,21 @@ impl Rewriter<'_> {
         let op = postgres::operator(op);
         Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
     }
+}
+
+/// `FETCH NEXT n ROWS ONLY` is `LIMIT n`.
+fn fetch_as_limit(query: &mut Query) {
+    let Some(Fetch { with_ties: false, percent: false, quantity }) = query.fetch.clone() else { return };
+    let quantity = quantity.unwrap_or_else(|| number(1));
+    match &mut query.limit_clause {
+        Some(LimitClause::LimitOffset { limit: limit @ None, .. }) => *limit = Some(quantity),
+        None => {
+            query.limit_clause =
+                Some(LimitClause::LimitOffset { limit: Some(quantity), offset: None, limit_by: vec![] });
+        }
+        Some(_) => return,
+    }
+    query.fetch = None;
 }
 
 pub fn unknown_unit(name: &str) -> QueryError {

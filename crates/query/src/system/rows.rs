@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, new_empty_array};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, new_null_array};
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema};
 use datafusion::common::Result;
 use datafusion::datasource::MemTable;
@@ -46,7 +46,7 @@ impl<T: Into<Self>> From<Option<T>> for Cell {
     }
 }
 
-/// A table: columns written as `name type`, the types `text`, `long` or `bool`.
+/// A table: columns written as `name type`, the types `text`, `long`, `bool` or `list` (of text, always NULL).
 #[derive(Clone, Debug)]
 pub struct Rows {
     columns: Vec<(String, DataType)>,
@@ -63,6 +63,7 @@ impl Rows {
                 let ty = match ty.trim() {
                     "long" => DataType::Int64,
                     "bool" => DataType::Boolean,
+                    "list" => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
                     _ => DataType::Utf8,
                 };
                 (name.to_owned(), ty)
@@ -112,7 +113,7 @@ impl Rows {
                 Cell::Bool(value) => Some(value.to_string()),
                 Cell::Null => None,
             }))),
-            other => new_empty_array(other),
+            other => new_null_array(other, self.rows.len()),
         }
     }
 }

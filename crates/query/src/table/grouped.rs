@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::runtime::SpawnedTask;
@@ -14,12 +15,13 @@ use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::{StreamExt, TryStreamExt, stream};
-use store::engine::{AggregateQuery, Aggregation, EngineError, Filter, Limits, Partial, Unit};
+use store::engine::{AggregateQuery, Aggregation, EngineError, Filter, Limits, OrderBy, OrderTarget, Partial, Unit};
 use store::snapshot::TableSnapshot;
 
 use super::{engine_error, limits};
@@ -52,6 +54,22 @@ impl GroupedTable {
     pub fn snapshot(&self) -> &Arc<TableSnapshot> {
         &self.snapshot
     }
+
+    /// What the answer is known to be ordered by, so that nobody sorts it again: the longest part of the engine's
+    /// order whose columns are in the schema.
+    fn ordered(&self, schema: SchemaRef) -> EquivalenceProperties {
+        let sort = |order: &OrderBy| {
+            let name = match order.target {
+                OrderTarget::Key(at) => &self.query.keys.get(at)?.name,
+                OrderTarget::Aggregate(at) => &self.query.aggregates.get(at)?.name,
+            };
+            let expr: Arc<dyn PhysicalExpr> = Arc::new(Column::new(name, schema.index_of(name).ok()?));
+            let options = SortOptions { descending: order.descending, nulls_first: order.nulls_first };
+            Some(PhysicalSortExpr { expr, options })
+        };
+        let known: Vec<PhysicalSortExpr> = self.query.order.iter().map_while(sort).collect();
+        EquivalenceProperties::new_with_orderings(Arc::clone(&schema), [known])
+    }
 }
 
 #[async_trait]
@@ -76,7 +94,7 @@ impl TableProvider for GroupedTable {
             None => Arc::clone(&self.schema),
         };
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
+            self.ordered(schema),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Final,
             Boundedness::Bounded,
