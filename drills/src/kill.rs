@@ -14,7 +14,7 @@ use clap::Args;
 use client::{Acks, Connection};
 use serde_json::{Value, json};
 
-use crate::ledger::Producer;
+use crate::ledger::{Assignment, Producer};
 use crate::random::Random;
 use crate::server::{PATIENCE, Server};
 use crate::{Common, Failure, http, table};
@@ -27,6 +27,9 @@ pub struct Options {
     /// Everything random follows from it
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Milliseconds each producer rests between two batches of 1 to 200 records
+    #[arg(long, default_value_t = 8)]
+    pause_ms: u64,
     /// Partitions of the topic
     #[arg(long, default_value_t = 2)]
     partitions: i32,
@@ -47,14 +50,24 @@ const PRODUCERS: u64 = 4;
 pub fn run(common: &Common, options: &Options) -> Result<(), Failure> {
     let mut server = Server::new(common, &SETTINGS)?;
     server.start()?;
-    let topic = client::TopicSpec { name: TOPIC.into(), partitions: Some(options.partitions), config: BTreeMap::new() };
+    // The records' times are old: retention by time must not take them before they are compared.
+    let config = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
+    let topic = client::TopicSpec { name: TOPIC.into(), partitions: Some(options.partitions), config };
     server.connect()?.create_topic(&topic).map_err(|error| error.to_string())?;
     server.create_table(TOPIC)?;
     let stop = Arc::new(AtomicBool::new(false));
     let producers: Vec<Producer> = (0..PRODUCERS)
         .map(|number| {
             let acks = if number % 2 == 0 { Acks::All } else { Acks::Leader };
-            Producer::start(number, TOPIC, options.partitions, server.kafka.to_string(), acks, Arc::clone(&stop))
+            Producer::start(&Assignment {
+                number,
+                topic: TOPIC.into(),
+                partitions: options.partitions,
+                address: server.kafka.to_string(),
+                acks,
+                pause_ms: options.pause_ms,
+                stop: Arc::clone(&stop),
+            })
         })
         .collect();
     let queries = Queries::start(server.http, Arc::clone(&stop));

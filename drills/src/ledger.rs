@@ -29,24 +29,31 @@ pub struct Producer {
     thread: JoinHandle<()>,
 }
 
+/// What a producer is to do.
+pub struct Assignment {
+    pub number: u64,
+    pub topic: String,
+    pub partitions: i32,
+    pub address: String,
+    pub acks: Acks,
+    /// Rest between two batches.
+    pub pause_ms: u64,
+    pub stop: Arc<AtomicBool>,
+}
+
 impl Producer {
-    /// Starts producing to `topic` until `stop`.
-    pub fn start(
-        number: u64,
-        topic: &str,
-        partitions: i32,
-        address: String,
-        acks: Acks,
-        stop: Arc<AtomicBool>,
-    ) -> Self {
+    /// Starts producing until told to stop.
+    pub fn start(assignment: &Assignment) -> Self {
+        let Assignment { number, acks, pause_ms, .. } = *assignment;
+        let stop = Arc::clone(&assignment.stop);
         let acknowledged = Arc::new(AtomicU64::new(0));
         let retries = Arc::new(AtomicU64::new(0));
         let failure = Arc::new(Mutex::new(None));
         let mut work = Work {
             number,
-            topic: topic.to_owned(),
-            partition: i32::try_from(number).unwrap_or(0) % partitions,
-            address,
+            topic: assignment.topic.clone(),
+            partition: i32::try_from(number).unwrap_or(0) % assignment.partitions,
+            address: assignment.address.clone(),
             acks,
             acknowledged: Arc::clone(&acknowledged),
             retries: Arc::clone(&retries),
@@ -62,6 +69,7 @@ impl Producer {
                     *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
                     return;
                 }
+                std::thread::sleep(Duration::from_millis(pause_ms));
             }
         });
         Self { number, acknowledged, retries, failure, thread }
