@@ -85,7 +85,8 @@ pub(super) async fn init_producer_id(
     if let Some(id) = &request.transactional_id {
         tracing::info!(peer = %client.peer, client = client.id, transactional_id = %**id,
             "kafka: transactions are not supported yet: the producer was refused; unset transactional.id");
-        return refused(ErrorCode::UnsupportedVersion);
+        // The code at which every client gives up at once; at any other that fits better librdkafka asks again for ever.
+        return refused(ErrorCode::TransactionalIdAuthorizationFailed);
     }
     match edge.node.init_producer_id().await {
         Ok((id, epoch)) => {

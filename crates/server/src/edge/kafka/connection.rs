@@ -20,7 +20,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use super::budget::{Budget, Share};
-use super::limits::{DRAIN_MAX, FRAME_READ_MAX, IDLE_MAX, PIPELINE_MAX, READ_BYTES, WRITE_STALL_MAX};
+use super::limits::{
+    DRAIN_MAX, FRAME_FIRST_BYTES, FRAME_READ_MAX, IDLE_MAX, PIPELINE_MAX, READ_BYTES, WRITE_STALL_MAX,
+};
 use crate::edge::socket::Patient;
 
 /// What a handler makes of a request.
@@ -216,6 +218,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         head.copy_from_slice(&self.buffer[4..4 + HEAD_BYTES]);
         self.api = Some(frame::check_head(length, head)?);
         let share = budget.take(length).await;
+        self.buffer.reserve((4 + length).saturating_sub(self.buffer.len()).min(FRAME_FIRST_BYTES));
         self.need(4 + length).await?;
         Ok(share)
     }

@@ -22,8 +22,10 @@ pub const FETCH_PASS_PAUSE: Duration = Duration::from_millis(5);
 pub const FETCH_BYTES_MAX: usize = 64 << 20;
 /// Bytes of records on their way to consumers at a time, all connections together.
 pub const RESPONSE_BYTES_MAX: usize = 256 << 20;
-/// First bytes of a connection's read buffer, and of a frame's before more of it has come.
-pub const READ_BYTES: usize = 64 << 10;
+/// A connection's read buffer: what an idle one costs.
+pub const READ_BYTES: usize = 16 << 10;
+/// Room made at once for a frame that has its share of the budget; a larger one grows with what has come.
+pub const FRAME_FIRST_BYTES: usize = 1 << 20;
 /// Longest wait of a produce request, whatever the client asks.
 pub const PRODUCE_WAIT_MS_MAX: u64 = 120_000;
 /// Topics that one metadata request may create; the client asks again for the rest.

@@ -29,6 +29,7 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener, stop: impl Future<Out
     let slots = Arc::new(Semaphore::new(usize::try_from(connections_max).unwrap_or(usize::MAX)));
     let (stopping, stopped) = watch::channel(false);
     let mut stop = pin!(stop);
+    let mut full = false;
     loop {
         let accepted = tokio::select! {
             () = &mut stop => break,
@@ -42,10 +43,13 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener, stop: impl Future<Out
                 continue;
             }
         };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            tracing::warn!(%peer, connections_max, "kafka: connection refused, all are taken; see listen.connections_max");
-            continue;
-        };
+        let slot = Arc::clone(&slots).try_acquire_owned();
+        // Said once each time it fills up: a client that is refused tries again at once.
+        if slot.is_err() && !full {
+            tracing::warn!(%peer, connections_max, "kafka: connections are refused, all are taken; see listen.connections_max");
+        }
+        full = slot.is_err();
+        let Ok(slot) = slot else { continue };
         let (edge, stopped) = (Arc::clone(&edge), stopped.clone());
         tokio::spawn(async move {
             serve_stream(edge, stream, stopped).await;

@@ -175,6 +175,9 @@ fn an_idempotent_producer_may_repeat_itself() {
         assert_eq!(wire.list_offset("events", 0, LATEST).unwrap(), Offset(2));
         let (code, _) = refused(&mut wire, &send(7));
         assert_eq!(ErrorCode::of(code), Some(ErrorCode::OutOfOrderSequenceNumber));
+        let request = msg::InitProducerIdRequest::default().with_transactional_id(Some(text("t").into()));
+        let answer: msg::InitProducerIdResponse = wire.call(msg::ApiKey::InitProducerId, 4, &request).unwrap();
+        assert_eq!(ErrorCode::of(answer.error_code), Some(ErrorCode::TransactionalIdAuthorizationFailed));
     });
 }
 
