@@ -26,7 +26,7 @@ use store::engine::{
 use store::interval::Interval;
 use store::schema::{ColumnDef, ColumnType, TableSchema};
 use store::segment::Segment;
-use store::{SnapshotSegment, TableSnapshot};
+use store::snapshot::{SnapshotSegment, TableSnapshot};
 
 const DAY: i64 = 86_400_000;
 const START: i64 = 1_761_955_200_000;

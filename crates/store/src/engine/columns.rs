@@ -24,18 +24,6 @@ pub(super) struct Slot {
     pub(super) text: Option<TextIds>,
 }
 
-impl Slot {
-    /// Strings and JSON text: what has ids.
-    pub(super) fn is_text(&self) -> bool {
-        matches!(self.ty, ColumnType::String | ColumnType::Json)
-    }
-
-    /// Longs and times.
-    pub(super) fn is_long(&self) -> bool {
-        matches!(self.ty, ColumnType::Long | ColumnType::Timestamp)
-    }
-}
-
 /// The ids of a text column within one query: those of the table's dictionary, and above them ids of the query's
 /// own for strings that only plain columns have.
 #[derive(Debug)]

@@ -67,7 +67,6 @@ enum Source {
     LongMap(LongMap),
     /// Starts of the buckets, ascending, and the end of the last.
     Buckets {
-        floor: TimeFloor,
         starts: Vec<i64>,
     },
     FloorRaw(TimeFloor),
@@ -135,7 +134,7 @@ impl KeyPlan {
             (Source::FloorRaw(floor), Some((min, max))) => match enumerate(floor, min, max) {
                 Some(starts) => {
                     let bits = bits_of(starts.len() as u64);
-                    self.source = Source::Buckets { floor: floor.clone(), starts };
+                    self.source = Source::Buckets { starts };
                     (bits, false)
                 }
                 None => (64, true),
@@ -324,7 +323,7 @@ impl KeyPlan {
         };
         let Data::Longs(longs) = &column.data else { return Err(wrong(&self.name)) };
         let zone = longs.blocks.get(at.block).copied();
-        if let (Source::Buckets { starts, .. }, Some(zone), 0) = (&self.source, zone, column.nulls)
+        if let (Source::Buckets { starts }, Some(zone), 0) = (&self.source, zone, column.nulls)
             && bucket_of(starts, zone.min) == bucket_of(starts, zone.max)
         {
             let value = bucket_of(starts, zone.min);
@@ -353,7 +352,7 @@ impl KeyPlan {
                     }
                 });
             }
-            Source::Buckets { starts, .. } => {
+            Source::Buckets { starts } => {
                 let (mut from, mut to, mut number) = (0, 0, 0);
                 each(&mut |value| {
                     if value < from || value >= to {
@@ -451,7 +450,7 @@ impl KeyPlan {
                 KeyValues::Texts(texts)
             }
             Source::Long { min } => numbers(&|value| min.wrapping_add((value - 1).cast_signed())),
-            Source::Buckets { starts, .. } => {
+            Source::Buckets { starts } => {
                 numbers(&|value| usize::try_from(value).ok().and_then(|at| starts.get(at - 1)).copied().unwrap_or(0))
             }
             Source::LongRaw | Source::LongMap(_) | Source::FloorRaw(_) => numbers(&u64::cast_signed),

@@ -34,7 +34,10 @@ pub struct LongTest(pub Arc<dyn Fn(i64) -> bool + Send + Sync>);
 
 /// From a string (or null) to a string (or null), such as `LOWER(x)`; called once per dictionary entry.
 #[derive(Clone)]
-pub struct StringMap(pub Arc<dyn Fn(Option<&str>) -> Option<String> + Send + Sync>);
+pub struct StringMap(pub Arc<StringFunction>);
+
+/// What a [`StringMap`] calls.
+pub type StringFunction = dyn Fn(Option<&str>) -> Option<String> + Send + Sync;
 
 /// From a long or timestamp that is not null to a long (or null), such as `EXTRACT(HOUR FROM __time)`.
 #[derive(Clone)]

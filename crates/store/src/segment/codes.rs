@@ -136,16 +136,6 @@ impl Codes {
         self.ids().map_or(code, |ids| ids.get(code as usize).copied().unwrap_or(0))
     }
 
-    /// The block's table ids; zeros past the last row.
-    pub(crate) fn decode_ids(&self, block: usize, out: &mut [u32; BLOCK_ROWS]) {
-        self.packing.decode(block, out);
-        if let Some(ids) = self.ids() {
-            for code in out.iter_mut() {
-                *code = ids.get(*code as usize).copied().unwrap_or(0);
-            }
-        }
-    }
-
     /// The code of a string whose codes are in string order, by binary search; `Err` is where it would be.
     pub(crate) fn search(&self, string: &str) -> Result<u32, u32> {
         let strings = self.dictionary.strings();

@@ -62,19 +62,25 @@ impl Decoder {
         let bytes = row.unwrap_or(&[]);
         match self {
             Self::Strings(list) => {
-                each(bytes, variable, |item| match item.map(std::str::from_utf8) {
-                    None => Ok(list.values().append_null()),
-                    Some(Ok(text)) => Ok(list.values().append_value(text)),
-                    Some(Err(_)) => Err(damaged()),
+                each(bytes, variable, |item| {
+                    let text = item.map(std::str::from_utf8).transpose().map_err(|_| damaged())?;
+                    list.values().append_option(text);
+                    Ok(())
                 })?;
                 list.append(row.is_some());
             }
             Self::Longs(list) => {
-                each(bytes, fixed, |item| Ok(list.values().append_option(item.map(i64::from_le_bytes))))?;
+                each(bytes, fixed, |item| {
+                    list.values().append_option(item.map(i64::from_le_bytes));
+                    Ok(())
+                })?;
                 list.append(row.is_some());
             }
             Self::Doubles(list) => {
-                each(bytes, fixed, |item| Ok(list.values().append_option(item.map(f64::from_le_bytes))))?;
+                each(bytes, fixed, |item| {
+                    list.values().append_option(item.map(f64::from_le_bytes));
+                    Ok(())
+                })?;
                 list.append(row.is_some());
             }
         }

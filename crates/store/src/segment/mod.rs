@@ -21,7 +21,7 @@ use arrow_buffer::Buffer;
 use arrow_schema::Schema;
 use bytes::Bytes;
 
-use crate::dictionary::TableDictionary;
+use crate::dictionary::{IdSet, NULL_ID, TableDictionary};
 use crate::schema::TIME_COLUMN;
 
 pub(crate) mod arrow;
@@ -198,6 +198,16 @@ impl Segment {
         match &self.file {
             Some(file) => file.len(),
             None => self.columns.iter().map(|column| column.size_bytes()).sum(),
+        }
+    }
+
+    /// Adds the table ids a column uses to `ids`: what a dictionary still has to hold for this segment. Live rows
+    /// count with all ids up to their greatest.
+    pub fn used_ids(&self, column: &str, ids: &mut IdSet) {
+        let Some(Data::Codes(codes)) = self.column(column).map(|column| &column.data) else { return };
+        match codes.ids() {
+            Some(used) => used.iter().filter(|id| **id != NULL_ID).for_each(|id| _ = ids.insert(*id)),
+            None => (1..codes.entries).for_each(|id| _ = ids.insert(u32::try_from(id).unwrap_or(NULL_ID))),
         }
     }
 

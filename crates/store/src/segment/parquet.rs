@@ -17,6 +17,7 @@ use super::build::column_type;
 use super::error::SegmentError;
 use super::{encode, format};
 use crate::schema::ColumnType;
+use crate::seal::{SealError, guarded};
 
 /// Rows decoded at once: a whole segment, unless it is larger than segments are made.
 const BATCH_ROWS: usize = 16 << 20;
@@ -27,6 +28,17 @@ fn fault(error: impl std::fmt::Display) -> SegmentError {
 
 /// The column file of a Parquet file with a table's columns.
 pub(crate) fn from_parquet(bytes: Bytes) -> Result<Vec<u8>, SegmentError> {
+    guarded(|| encode::encode(&read(bytes)?))
+}
+
+impl From<SealError> for SegmentError {
+    fn from(error: SealError) -> Self {
+        Self::Parquet(error.to_string())
+    }
+}
+
+/// The rows, strings as dictionaries where the file has them so.
+fn read(bytes: Bytes) -> Result<RecordBatch, SegmentError> {
     let found = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new()).map_err(fault)?;
     let rows = usize::try_from(found.metadata().file_metadata().num_rows()).unwrap_or(usize::MAX);
     if rows > format::ROWS_MAX {
@@ -39,10 +51,13 @@ pub(crate) fn from_parquet(bytes: Bytes) -> Result<Vec<u8>, SegmentError> {
         .with_batch_size(rows.clamp(1, BATCH_ROWS))
         .build()
         .map_err(fault)?;
-    let batches = reader.collect::<Result<Vec<RecordBatch>, _>>().map_err(fault)?;
-    match batches.as_slice() {
-        [batch] => encode::encode(batch),
-        batches => encode::encode(&concat_batches(&schema, batches).map_err(fault)?),
+    let mut batches = reader.collect::<Result<Vec<RecordBatch>, _>>().map_err(fault)?;
+    match (batches.len(), batches.pop()) {
+        (1, Some(batch)) => Ok(batch),
+        (_, last) => {
+            batches.extend(last);
+            concat_batches(&schema, &batches).map_err(fault)
+        }
     }
 }
 

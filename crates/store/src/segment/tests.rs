@@ -111,7 +111,8 @@ const WORDS: [usize; 7] = [1, 2, 255, 256, 257, 1_500, 70_000];
 #[test]
 fn what_goes_in_comes_out_of_memory_and_of_the_file() {
     for (seed, rows) in ROWS.into_iter().enumerate() {
-        for words in WORDS {
+        for words in if rows > 1_000 { &WORDS[..] } else { &WORDS[1..5] } {
+            let words = *words;
             let batch = random_batch(seed as u64, rows, words);
             let dictionary = TableDictionary::new();
             let live = Segment::from_batch(&batch, &dictionary).unwrap();
@@ -187,12 +188,14 @@ fn every_flipped_bit_is_found_or_harmless() {
     let batch = random_batch(9, 30, 12);
     let file = Segment::encode(&batch).unwrap();
     let mut found = 0;
-    for at in 0..file.len() {
+    let (mut tried, head) = (0, 2_500);
+    for at in (0..head).chain((head..file.len()).step_by(11)) {
+        tried += 1;
         let mut bad = file.clone();
         bad[at] ^= 1 << (at % 8);
         found += usize::from(damaged(bad, &batch, &format!("byte {at}")));
     }
-    assert!(found > file.len() / 4, "{found} of {}", file.len());
+    assert!(found > tried / 4, "{found} of {tried}");
 }
 
 /// With its checksums made right again, a damaged file may hold other rows, but never panics, never hangs, and
@@ -203,7 +206,7 @@ fn a_lie_with_right_checksums_never_panics() {
     let file = Segment::encode(&batch).unwrap();
     let head = format::read(&file).unwrap();
     let random = &mut Random(5);
-    for round in 0..6_000 {
+    for round in 0..1_200 {
         let mut bad = file.clone();
         for _ in 0..=random.below(3) {
             let at = if round % 3 == 0 { random.below(3_000.min(bad.len())) } else { random.below(bad.len()) };
@@ -272,4 +275,41 @@ fn a_parquet_file_becomes_the_same_rows() {
         assert_eq!(segment.to_batch(None).unwrap(), batch, "{rows} rows");
     }
     assert!(matches!(Segment::from_parquet(Bytes::from_static(b"PAR1PAR1")), Err(SegmentError::Parquet(_))));
+}
+
+fn sealed(batch: &RecordBatch) -> Bytes {
+    use base::{Offset, PartitionIndex, Timestamp};
+    let manifest = crate::seal::Manifest {
+        segment: "s".to_owned(),
+        table: "t".to_owned(),
+        partition: PartitionIndex(0),
+        from: Offset(0),
+        to: Offset(1),
+        interval: crate::interval::Interval::ETERNITY,
+        rows: batch.num_rows() as u64,
+        created: Timestamp(0),
+    };
+    crate::seal::to_parquet(batch, &manifest).unwrap()
+}
+
+#[test]
+fn a_sealed_segment_becomes_the_same_rows() {
+    for rows in [0, 1, 1_025, 30_000] {
+        let batch = random_batch(6, rows, 900);
+        let file = Segment::from_parquet(sealed(&batch)).unwrap();
+        let segment = Segment::open(Bytes::from(file), &TableDictionary::new()).unwrap();
+        assert_eq!(segment.to_batch(None).unwrap(), batch, "{rows} rows");
+    }
+}
+
+#[test]
+fn a_damaged_sealed_segment_is_refused_or_read_but_never_panics() {
+    let parquet = sealed(&random_batch(6, 50, 9));
+    let random = &mut Random(1);
+    for _ in 0..400 {
+        let mut bad = parquet.to_vec();
+        let at = random.below(bad.len());
+        bad[at] ^= 1 << random.below(8);
+        let _ = Segment::from_parquet(Bytes::from(bad));
+    }
 }
