@@ -7,6 +7,8 @@ use client::ClientError;
 /// The codes scripts may rely on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Code {
+    /// The reader of the output has gone away: it has what it wanted.
+    Enough = 0,
     Failure = 1,
     Usage = 2,
     CannotConnect = 3,
@@ -50,7 +52,17 @@ impl From<ClientError> for Failure {
             ClientError::Malformed { .. } => Code::Failure,
             ClientError::Refused { code, .. } => of_kafka(*code),
         };
-        Self::new(code, error.to_string())
+        Self::new(code, in_words(&error))
+    }
+}
+
+/// The server's words where it has some, ours for what a person meets often, else the code's name.
+fn in_words(error: &ClientError) -> String {
+    match error {
+        ClientError::Refused { message: Some(message), .. } => message.clone(),
+        ClientError::Refused { what, code: 3 | 69 | 100, .. } => format!("{what} does not exist"),
+        ClientError::Refused { what, code: 68, .. } => format!("{what} has members; stop them first"),
+        other => other.to_string(),
     }
 }
 

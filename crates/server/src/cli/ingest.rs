@@ -39,6 +39,9 @@ pub struct Ingest {
     /// What the file holds [default: by its name, else json: one object a line]
     #[arg(long, value_enum)]
     format: Option<FileFormat>,
+    /// The column that holds the time, for a table that is created [default: __time, timestamp or time]
+    #[arg(long, value_name = "COLUMN")]
+    time: Option<String>,
     /// Leave out so many records at the start, for a run that was interrupted
     #[arg(long, default_value_t = 0)]
     skip: u64,
@@ -140,6 +143,14 @@ fn table(args: &Ingest, http: &Http, input: &Input, format: FileFormat) -> Resul
             let lines = Lines { columns: separated.columns.clone(), ..Lines::default() };
             spec.input_format =
                 if format == FileFormat::Csv { InputFormat::Csv(lines) } else { InputFormat::Tsv(lines) };
+        }
+        if let Some(column) = &args.time {
+            spec.timestamp.columns = vec![column.clone()];
+        } else if !input.columns().iter().any(|column| spec.timestamp.columns.contains(column)) {
+            let known = input.columns().join(", ");
+            say(&format!(
+                "no column is named __time, timestamp or time, so rows get the time they are sent; or say --time with one of {known}"
+            ));
         }
         let spec: Value = serde_json::from_str(&spec.to_json()).unwrap_or_default();
         let created = http.post("/api/v1/tables", &spec)?;

@@ -45,7 +45,7 @@ impl FormatArgs {
 pub fn stdout(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| match error.kind() {
-        std::io::ErrorKind::BrokenPipe => Failure::new(Code::Failure, ""),
+        std::io::ErrorKind::BrokenPipe => Failure::new(Code::Enough, ""),
         _ => error.into(),
     })
 }

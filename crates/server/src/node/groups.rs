@@ -424,25 +424,4 @@ fn appends(records: &[Record]) -> Result<Vec<Bytes>, base::records::RecordError>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(len: usize) -> Record {
-        Record { key: Bytes::from_static(b"key"), value: Some(vec![7; len].into()) }
-    }
-
-    #[test]
-    fn records_become_batches_of_bounded_size_and_none_is_lost() {
-        for sizes in [vec![10], vec![10; 1000], vec![3 << 20, 10, 10], vec![600 << 10; 20], vec![10, 8 << 20, 10]] {
-            let records: Vec<Record> = sizes.iter().map(|size| record(*size)).collect();
-            let mut found = 0;
-            for append in appends(&records).unwrap() {
-                for batch in split(&append) {
-                    let (_, bytes) = batch.unwrap();
-                    found += decode_shared(&bytes).unwrap().iter().map(Result::unwrap).count();
-                }
-            }
-            assert_eq!(found, sizes.len());
-        }
-    }
-}
+mod tests;

@@ -42,6 +42,8 @@ pub struct Input {
     line: u64,
     /// The first record, read ahead to look at it.
     first: Option<Vec<u8>>,
+    /// The first JSON object's names.
+    names: Vec<String>,
 }
 
 /// Counts what goes through.
@@ -82,7 +84,16 @@ impl Input {
         } else {
             Box::new(raw)
         };
-        let mut input = Self { name: name.to_owned(), lines, read, bytes_total, separated: None, line: 0, first: None };
+        let mut input = Self {
+            name: name.to_owned(),
+            lines,
+            read,
+            bytes_total,
+            separated: None,
+            line: 0,
+            first: None,
+            names: Vec::new(),
+        };
         let kind = match format {
             FileFormat::Json => {
                 input.check_json()?;
@@ -109,7 +120,8 @@ impl Input {
             return Ok(());
         }
         match serde_json::from_slice::<Value>(&first) {
-            Ok(Value::Object(_)) => {
+            Ok(Value::Object(object)) => {
+                self.names = object.into_iter().map(|(name, _)| name).collect();
                 self.first = Some(first);
                 Ok(())
             }
@@ -124,6 +136,11 @@ impl Input {
 
     fn refuse(&self, what: &str, hint: &str) -> Failure {
         Failure::usage(format!("{} line {}: {what}; {hint}", self.name, self.line))
+    }
+
+    /// The names of the columns, of JSON those of the first object.
+    pub fn columns(&self) -> &[String] {
+        self.separated.as_ref().map_or(&self.names, |separated| &separated.columns)
     }
 
     pub const fn separated(&self) -> Option<&Separated> {

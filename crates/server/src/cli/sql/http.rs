@@ -155,7 +155,7 @@ impl Answer {
             return Ok(None);
         }
         match self.lines.next().await? {
-            Some(line) if line.is_empty() => {
+            Some([]) => {
                 self.whole = true;
                 Ok(None)
             }

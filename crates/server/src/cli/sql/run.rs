@@ -164,7 +164,7 @@ impl Progress {
     }
 
     fn rows(&self, count: u64) {
-        if count % 1_000 == 0 && self.began.elapsed() > PATIENCE {
+        if count.is_multiple_of(1_000) && self.began.elapsed() > PATIENCE {
             self.bar.set_message(format!("{count} rows"));
         }
     }
