@@ -11,6 +11,11 @@ pub trait Catalog: Send + Sync {
     fn tables(&self) -> Vec<Arc<str>>;
     /// Everything a query needs of `table`, fixed at this moment: published segments and live rows above them.
     fn snapshot(&self, table: &str) -> Option<TableSnapshot>;
+    /// Why `table` cannot be answered fully right now, in words for a person: a published segment is not open
+    /// here. A query over it fails with this instead of leaving rows out.
+    fn unavailable(&self, _table: &str) -> Option<String> {
+        None
+    }
     /// The rows of `sys.segments`.
     fn segments(&self) -> Vec<SegmentRow> {
         Vec::new()

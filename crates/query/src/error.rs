@@ -23,6 +23,8 @@ pub enum QueryErrorKind {
     Cancelled,
     /// Too many queries run and wait. Retry later.
     Capacity,
+    /// Part of the data is not here; the answer would be wrong. Bring it back, or retry later.
+    Unavailable,
     /// Our fault.
     Internal,
 }
@@ -98,6 +100,15 @@ impl QueryErrorKind {
                 429,
                 "53300",
             ),
+            Self::Unavailable => (
+                "legacyQueryException",
+                "OPERATOR",
+                "RUNTIME_FAILURE",
+                "SegmentMissingException",
+                "Query interrupted",
+                500,
+                "58000",
+            ),
             Self::Internal => {
                 ("general", "OPERATOR", "RUNTIME_FAILURE", "RuntimeException", "Unknown exception", 500, "XX000")
             }
@@ -117,6 +128,10 @@ impl QueryError {
 
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new(QueryErrorKind::Unsupported, message)
+    }
+
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(QueryErrorKind::Unavailable, message)
     }
 
     pub fn internal(message: impl Into<String>) -> Self {

@@ -6,6 +6,13 @@ pub const SQL_BYTES_MAX: usize = 1 << 20;
 pub const SQL_TOKENS_MAX: usize = 100_000;
 /// Deepest nesting of one statement, counted in brackets.
 pub const SQL_DEPTH_MAX: usize = 100;
+/// Most operators in a row, without a bracket or a comma between: the parser makes a tree of that depth, and a tree
+/// is dropped by recursion.
+pub const SQL_CHAIN_MAX: usize = 4_000;
+/// Deepest expression, after chains of AND and OR are balanced: planning recurses.
+pub const EXPRESSION_DEPTH_MAX: usize = 200;
+/// Most tables of one FROM list, and most set operations and joins of one statement.
+pub const RELATIONS_MAX: usize = 100;
 /// Rows of one batch given to the caller.
 pub const BATCH_ROWS: usize = 8192;
 /// Queries that may wait for a free slot, as a multiple of those that may run.

@@ -150,7 +150,7 @@ impl Unit {
             Self::Week => week_of(days).1,
             Self::WeekYear => week_of(days).0,
             Self::Month => i64::from(date().month),
-            Self::Quarter => i64::from((date().month + 2) / 3),
+            Self::Quarter => i64::from(date().month.div_ceil(3)),
             Self::Year => date().year,
             Self::Decade => date().year.div_euclid(10),
             Self::Century => (date().year - 1).div_euclid(100) + 1,

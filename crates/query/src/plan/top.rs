@@ -1,5 +1,6 @@
 //! ORDER BY .. LIMIT over an aggregation of the engine: the engine keeps the best groups only, so that just their
-//! names are looked up. The sort stays above; it has few rows left to do.
+//! names are looked up. ORDER BY __time .. LIMIT over a table: the engine reads the newest or oldest rows only.
+//! The sort stays above; DataFusion drops it where it sees that the order is there.
 
 use std::sync::Arc;
 
@@ -9,8 +10,12 @@ use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{Expr, LogicalPlan, Sort, TableScan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use store::engine::{OrderBy, OrderTarget};
+use store::schema::TIME_COLUMN;
 
-use crate::table::GroupedTable;
+use crate::table::{ByTime, GroupedTable, SnapshotTable};
+
+/// Most rows that are held to find the newest; a sort of DataFusion's does more.
+const BY_TIME_ROWS_MAX: usize = 100_000;
 
 /// The rule.
 #[derive(Debug)]
@@ -82,6 +87,10 @@ fn limited(plan: &LogicalPlan, keys: Vec<(Expr, bool, bool)>, fetch: usize) -> R
 fn limited_scan(scan: &TableScan, keys: &[(Expr, bool, bool)], fetch: usize) -> Result<Option<LogicalPlan>> {
     let Ok(provider) = source_as_provider(&scan.source) else { return Ok(None) };
     let provider: Arc<dyn std::any::Any + Send + Sync> = provider;
+    let provider = match provider.downcast::<SnapshotTable>() {
+        Ok(table) => return Ok(newest(scan, &table, keys, fetch)),
+        Err(other) => other,
+    };
     let Ok(grouped) = provider.downcast::<GroupedTable>() else { return Ok(None) };
     let mut query = grouped.query().clone();
     if query.limit.is_some() || query.keys.is_empty() {
@@ -109,4 +118,16 @@ fn limited_scan(scan: &TableScan, keys: &[(Expr, bool, bool)], fetch: usize) -> 
     let mut scan = scan.clone();
     scan.source = provider_as_source(Arc::new(table));
     Ok(Some(LogicalPlan::TableScan(scan)))
+}
+
+/// The table's newest or oldest rows, if that is what the order asks for.
+fn newest(scan: &TableScan, table: &SnapshotTable, keys: &[(Expr, bool, bool)], fetch: usize) -> Option<LogicalPlan> {
+    let [(Expr::Column(column), asc, _)] = keys else { return None };
+    if column.name != TIME_COLUMN || fetch > BY_TIME_ROWS_MAX || table.is_by_time() || scan.fetch.is_some() {
+        return None;
+    }
+    let by_time = table.by_time(ByTime { descending: !asc, rows: fetch });
+    let mut scan = scan.clone();
+    scan.source = provider_as_source(Arc::new(by_time));
+    Some(LogicalPlan::TableScan(scan))
 }

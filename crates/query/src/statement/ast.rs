@@ -19,9 +19,11 @@ pub fn text(value: impl Into<String>) -> Expr {
 
 pub fn number(value: i64) -> Expr {
     let literal = Expr::value(Value::Number(value.unsigned_abs().to_string(), false));
+    if value == i64::MIN {
+        // The parser has no negative literal, and the least number has no positive twin.
+        return cast(text(value.to_string()), DataType::BigInt(None));
+    }
     match value {
-        // The parser has no negative literal; the least number has no positive twin.
-        i64::MIN => cast(text(value.to_string()), DataType::BigInt(None)),
         ..0 => Expr::UnaryOp { op: datafusion::sql::sqlparser::ast::UnaryOperator::Minus, expr: Box::new(literal) },
         _ => literal,
     }

@@ -2,6 +2,7 @@
 //! is rewritten so that the planner sees only what it knows.
 //!
 //! ```text
+//! balance     long chains of AND and OR made shallow; a bound on depth
 //! dialect     how the two dialects are read
 //! names       what result columns are called; duplicate and missing names
 //! rewrite     the walk over the tree: functions, time, casts, intervals
@@ -15,6 +16,7 @@
 //! Nothing here knows a table: names are resolved later, so a rewrite never depends on types.
 
 mod ast;
+mod balance;
 mod dialect;
 mod functions;
 mod names;
@@ -34,7 +36,7 @@ pub use rewrite::{Session, deduplicate, rewrite};
 pub use time::period_of_unit;
 
 use crate::error::{Position, QueryError, QueryErrorKind};
-use crate::limits::{SQL_BYTES_MAX, SQL_DEPTH_MAX, SQL_TOKENS_MAX};
+use crate::limits::{RELATIONS_MAX, SQL_BYTES_MAX, SQL_CHAIN_MAX, SQL_DEPTH_MAX, SQL_TOKENS_MAX};
 use crate::request::Dialect;
 pub use parameters::{bind, example_of};
 
@@ -114,17 +116,47 @@ fn tokenize(sql: &str, dialect: Dialect) -> Result<Vec<TokenWithSpan>, QueryErro
 }
 
 fn check_depth(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
-    let mut depth = 0usize;
+    let refuse = |token: &TokenWithSpan, message: String| {
+        let place = Position { line: token.span.start.line, column: token.span.start.column };
+        Err(QueryError::new(QueryErrorKind::Parse, message).at(Some(place)))
+    };
+    let mut chains = vec![0usize];
+    let mut relations = 0usize;
     for token in tokens {
-        match token.token {
-            Token::LParen | Token::LBracket => depth += 1,
-            Token::RParen | Token::RBracket => depth = depth.saturating_sub(1),
-            _ => {}
+        match &token.token {
+            Token::LParen | Token::LBracket => chains.push(0),
+            Token::RParen | Token::RBracket if chains.len() > 1 => {
+                chains.pop();
+            }
+            Token::Comma | Token::SemiColon => {
+                if let Some(chain) = chains.last_mut() {
+                    *chain = 0;
+                }
+            }
+            Token::Word(word) => match word.keyword {
+                Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::JOIN => relations += 1,
+                Keyword::AND
+                | Keyword::OR
+                | Keyword::LIKE
+                | Keyword::IS
+                | Keyword::IN
+                | Keyword::BETWEEN
+                | Keyword::COLLATE
+                | Keyword::AT => *chains.last_mut().unwrap_or(&mut 0) += 1,
+                _ => {}
+            },
+            Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::Period => {}
+            // Any other sign may be an operator.
+            _ => *chains.last_mut().unwrap_or(&mut 0) += 1,
         }
-        if depth > SQL_DEPTH_MAX {
-            let place = Position { line: token.span.start.line, column: token.span.start.column };
-            let message = format!("brackets are nested more than {SQL_DEPTH_MAX} deep; flatten the statement");
-            return Err(QueryError::new(QueryErrorKind::Parse, message).at(Some(place)));
+        if chains.len() > SQL_DEPTH_MAX {
+            return refuse(token, format!("brackets are nested more than {SQL_DEPTH_MAX} deep; flatten the statement"));
+        }
+        if chains.last().is_some_and(|chain| *chain > SQL_CHAIN_MAX) {
+            return refuse(token, format!("more than {SQL_CHAIN_MAX} operators in a row; use IN (...) or brackets"));
+        }
+        if relations > RELATIONS_MAX {
+            return refuse(token, format!("more than {RELATIONS_MAX} joins and set operations; split the statement"));
         }
     }
     Ok(())
@@ -223,7 +255,8 @@ fn parse_body(tokens: Vec<TokenWithSpan>, dialect: Dialect, plan_for: bool) -> R
     let mut parser = Parser::new(dialect::parser_dialect(dialect))
         .with_tokens_with_locations(tokens)
         .with_recursion_limit(SQL_DEPTH_MAX * 4);
-    let statement = parser.parse_statement().map_err(parser_error)?;
+    let mut statement = parser.parse_statement().map_err(parser_error)?;
+    balance::balance(&mut statement)?;
     let rest = parser.peek_token();
     if rest.token != Token::EOF {
         let place = Position { line: rest.span.start.line, column: rest.span.start.column };

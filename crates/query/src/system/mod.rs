@@ -56,12 +56,12 @@ impl Resolver {
         let table = name.table();
         let postgres = self.dialect == Dialect::Postgres;
         let rows = match name.schema().map(str::to_ascii_lowercase).as_deref() {
-            None => match self.user_table(table) {
+            None => match self.user_table(table)? {
                 Some(found) => return Ok(Some(found)),
                 None if postgres => crate::pg_catalog::table(self, &table.to_lowercase()),
                 None => None,
             },
-            Some("druid" | "public") => return Ok(self.user_table(table)),
+            Some("druid" | "public") => return self.user_table(table),
             Some("information_schema") => information_schema::table(self, table),
             Some("sys") => sys::table(self, table),
             Some("pg_catalog") => crate::pg_catalog::table(self, &table.to_lowercase()),
@@ -70,17 +70,21 @@ impl Resolver {
         rows.map(|rows| Ok(provider_as_source(Arc::new(rows.into_table()?)))).transpose()
     }
 
-    fn user_table(&self, table: &str) -> Option<Arc<dyn TableSource>> {
+    fn user_table(&self, table: &str) -> Result<Option<Arc<dyn TableSource>>> {
         // The same table under two spellings of its schema is still one snapshot.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for spelling in [table.to_owned(), format!("{DRUID_SCHEMA}.{table}"), format!("public.{table}")] {
             if let Some(found) = known.get(&spelling) {
-                return Some(Arc::clone(found));
+                return Ok(Some(Arc::clone(found)));
             }
         }
-        let source = provider_as_source(Arc::new(SnapshotTable::new(self.catalog.snapshot(table)?)));
+        if let Some(cause) = self.catalog.unavailable(table) {
+            return Err(DataFusionError::External(Box::new(QueryError::unavailable(cause))));
+        }
+        let Some(snapshot) = self.catalog.snapshot(table) else { return Ok(None) };
+        let source = provider_as_source(Arc::new(SnapshotTable::new(snapshot)));
         known.insert(table.to_owned(), Arc::clone(&source));
-        Some(source)
+        Ok(Some(source))
     }
 
     fn not_found(&self, name: &TableReference) -> DataFusionError {

@@ -161,11 +161,11 @@ fn compare_time(
     Some(Filter::MatchesLong { column, test: LongTest(Arc::new(test)) })
 }
 
+/// From milliseconds to a time or a number.
+pub type Map = Arc<dyn Fn(i64) -> i64 + Send + Sync>;
+
 /// A function of one time column with constant arguments, as a function of milliseconds.
-pub fn long_map(
-    function: &ScalarFunction,
-    schema: &TableSchema,
-) -> Option<(String, Arc<dyn Fn(i64) -> i64 + Send + Sync>)> {
+pub fn long_map(function: &ScalarFunction, schema: &TableSchema) -> Option<(String, Map)> {
     let (column, ty) = column(function.args.first()?, schema)?;
     if ty != ColumnType::Timestamp {
         return None;

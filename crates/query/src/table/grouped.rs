@@ -243,19 +243,40 @@ async fn run(work: Arc<Work>, threads: usize) -> Result<RecordBatch> {
             SpawnedTask::spawn_blocking(move || work.part())
         })
         .collect();
-    let mut parts = Vec::with_capacity(threads);
+    let mut partials = Vec::with_capacity(threads);
     for task in tasks {
-        parts.push(join(task).await?);
+        partials.push(join(task).await?);
+    }
+    let parts = work.plan.merge_parts(threads);
+    if parts > 1 && partials.len() > 1 {
+        return merge_side_by_side(work, partials, parts).await;
     }
     join(SpawnedTask::spawn_blocking(move || {
-        let mut parts = parts.into_iter();
-        let mut merged = parts.next().unwrap_or_else(|| work.plan.start());
-        for part in parts {
-            work.plan.merge(&mut merged, part)?;
+        let mut partials = partials.into_iter();
+        let mut merged = partials.next().unwrap_or_else(|| work.plan.start());
+        for partial in partials {
+            work.plan.merge(&mut merged, partial)?;
         }
         work.plan.finish(merged)
     }))
     .await
+}
+
+/// Many groups: each thread merges a share of them.
+async fn merge_side_by_side(work: Arc<Work>, partials: Vec<Partial>, parts: usize) -> Result<RecordBatch> {
+    let partials = Arc::new(partials);
+    let tasks: Vec<_> = (0..parts)
+        .map(|part| {
+            let (work, partials) = (Arc::clone(&work), Arc::clone(&partials));
+            SpawnedTask::spawn_blocking(move || work.plan.merge_part(&partials, part, parts))
+        })
+        .collect();
+    let mut merged = Vec::with_capacity(parts);
+    for task in tasks {
+        merged.push(join(task).await?);
+    }
+    drop(partials);
+    join(SpawnedTask::spawn_blocking(move || work.plan.finish_parts(merged))).await
 }
 
 async fn join<T>(task: SpawnedTask<Result<T, EngineError>>) -> Result<T> {

@@ -13,7 +13,7 @@ mod provider;
 mod scan;
 
 pub use grouped::GroupedTable;
-pub use provider::SnapshotTable;
+pub use provider::{ByTime, SnapshotTable};
 
 use datafusion::common::DataFusionError;
 use datafusion::execution::memory_pool::MemoryLimit;

@@ -12,19 +12,37 @@ use store::schema::TableSchema;
 use store::snapshot::TableSnapshot;
 
 use super::filter::{all_of, to_filter};
-use super::scan::SegmentScanExec;
+use super::scan::{Reach, SegmentScanExec};
 
 /// A table at one moment; lives as long as the query.
 #[derive(Debug)]
 pub struct SnapshotTable {
     snapshot: Arc<TableSnapshot>,
     schema: SchemaRef,
+    by_time: Option<ByTime>,
+}
+
+/// The newest or oldest rows only, in the order of their time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByTime {
+    pub descending: bool,
+    pub rows: usize,
 }
 
 impl SnapshotTable {
     pub fn new(snapshot: TableSnapshot) -> Self {
         let schema = snapshot.schema.arrow();
-        Self { snapshot: Arc::new(snapshot), schema }
+        Self { snapshot: Arc::new(snapshot), schema, by_time: None }
+    }
+
+    /// The same table, of which a scan gives the newest or oldest rows only.
+    #[must_use]
+    pub fn by_time(&self, by_time: ByTime) -> Self {
+        Self { snapshot: Arc::clone(&self.snapshot), schema: Arc::clone(&self.schema), by_time: Some(by_time) }
+    }
+
+    pub fn is_by_time(&self) -> bool {
+        self.by_time.is_some()
     }
 
     pub fn snapshot(&self) -> &Arc<TableSnapshot> {
@@ -68,7 +86,11 @@ impl TableProvider for SnapshotTable {
         let Some(filter) = all_of(filters, self.table_schema()) else {
             return datafusion::common::internal_err!("a filter was pushed down that the engine does not have");
         };
-        let threads = state.config().target_partitions();
-        Ok(Arc::new(SegmentScanExec::plan(Arc::clone(&self.snapshot), schema, filter, limit, threads)?))
+        let reach = match (self.by_time, limit) {
+            (Some(by_time), _) => Reach::ByTime(by_time),
+            (None, Some(rows)) => Reach::First(rows),
+            (None, None) => Reach::All { threads: state.config().target_partitions() },
+        };
+        Ok(Arc::new(SegmentScanExec::plan(Arc::clone(&self.snapshot), schema, filter, reach)?))
     }
 }

@@ -4,11 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
@@ -16,48 +18,60 @@ use store::engine::{Filter, Limits, Scan, ScanQuery, Unit};
 use store::schema::TIME_COLUMN;
 use store::snapshot::TableSnapshot;
 
-use super::{engine_error, limits};
+use super::{ByTime, engine_error, limits};
 
 /// Rows of one unit, before any filter: small enough to spread, large enough to be worth a task switch.
 const ROWS_PER_UNIT: usize = 128 * 1024;
 /// Batches a partition may be ahead of its reader.
 const BATCHES_AHEAD: usize = 2;
 
-/// Reads rows on the engine: projection, filter, and a limit that holds for each unit.
+/// Which rows of those that pass the filter.
+#[derive(Clone, Copy, Debug)]
+pub enum Reach {
+    /// All, in no particular order, read by so many threads at most.
+    All { threads: usize },
+    /// The table's first ones.
+    First(usize),
+    /// The newest or oldest, in the order of their time.
+    ByTime(ByTime),
+}
+
+/// Reads rows on the engine: projection, filter, and how far.
 #[derive(Debug)]
 pub struct SegmentScanExec {
     snapshot: Arc<TableSnapshot>,
     schema: SchemaRef,
     query: ScanQuery,
+    reach: Reach,
     units: Vec<Unit>,
     properties: Arc<PlanProperties>,
 }
 
 impl SegmentScanExec {
-    /// Prunes segments and deals the rest to at most `threads` partitions. With a limit there is one partition,
-    /// so that the rows are the table's first.
-    pub fn plan(
-        snapshot: Arc<TableSnapshot>,
-        schema: SchemaRef,
-        filter: Option<Filter>,
-        limit: Option<usize>,
-        threads: usize,
-    ) -> Result<Self> {
+    /// Prunes segments and deals the rest to partitions.
+    pub fn plan(snapshot: Arc<TableSnapshot>, schema: SchemaRef, filter: Option<Filter>, reach: Reach) -> Result<Self> {
         let mut projection: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
         if projection.is_empty() {
             // Only the number of rows is asked for; some column has to carry it.
             projection.push(TIME_COLUMN.to_owned());
         }
+        let limit = match reach {
+            Reach::All { .. } => None,
+            Reach::First(rows) | Reach::ByTime(ByTime { rows, .. }) => Some(rows),
+        };
         let query = ScanQuery { projection, filter, limit, reverse: false };
         let units = Scan::plan(&snapshot, &query, &Limits::default()).map_err(engine_error)?.units(ROWS_PER_UNIT);
-        let partitions = if limit.is_some() { 1 } else { threads.min(units.len()).max(1) };
+        let partitions = match reach {
+            Reach::All { threads } => threads.min(units.len()).max(1),
+            Reach::First(_) | Reach::ByTime(_) => 1,
+        };
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&schema)),
+            ordering(&schema, reach),
             Partitioning::UnknownPartitioning(partitions),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Ok(Self { snapshot, schema, query, units, properties: Arc::new(properties) })
+        Ok(Self { snapshot, schema, query, reach, units, properties: Arc::new(properties) })
     }
 
     fn partitions(&self) -> usize {
@@ -77,10 +91,12 @@ impl DisplayAs for SegmentScanExec {
         if let Some(filter) = &self.query.filter {
             write!(f, ", filter={}", super::grouped::show_filter(filter))?;
         }
-        if let Some(limit) = self.query.limit {
-            write!(f, ", limit={limit}")?;
+        match self.reach {
+            Reach::All { .. } => Ok(()),
+            Reach::First(rows) => write!(f, ", limit={rows}"),
+            Reach::ByTime(ByTime { descending: true, rows }) => write!(f, ", newest={rows}"),
+            Reach::ByTime(ByTime { descending: false, rows }) => write!(f, ", oldest={rows}"),
         }
-        Ok(())
     }
 }
 
@@ -125,6 +141,15 @@ impl ExecutionPlan for SegmentScanExec {
         let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), BATCHES_AHEAD);
         let out = builder.tx();
         let schema = Arc::clone(&self.schema);
+        if let Reach::ByTime(ByTime { descending, .. }) = self.reach {
+            builder.spawn_blocking(move || {
+                let rows = scan.by_time(descending).map_err(engine_error)?;
+                // If nobody reads on, the query is over.
+                let _ = out.blocking_send(conform(rows, &schema));
+                Ok(())
+            });
+            return Ok(builder.build());
+        }
         let mut left = self.query.limit;
         builder.spawn_blocking(move || {
             for unit in units {
@@ -148,6 +173,19 @@ impl ExecutionPlan for SegmentScanExec {
         });
         Ok(builder.build())
     }
+}
+
+/// What the rows are known to be ordered by.
+fn ordering(schema: &SchemaRef, reach: Reach) -> EquivalenceProperties {
+    let plain = || EquivalenceProperties::new(Arc::clone(schema));
+    let Reach::ByTime(ByTime { descending, .. }) = reach else { return plain() };
+    let Ok(at) = schema.index_of(TIME_COLUMN) else { return plain() };
+    // The time is never null, so that either place of nulls is true.
+    let sorts = [true, false].map(|nulls_first| {
+        let expr: Arc<dyn PhysicalExpr> = Arc::new(Column::new(TIME_COLUMN, at));
+        [PhysicalSortExpr { expr, options: SortOptions { descending, nulls_first } }]
+    });
+    EquivalenceProperties::new_with_orderings(Arc::clone(schema), sorts)
 }
 
 /// The batch under the plan's schema: without the column that only carried the number of rows.
