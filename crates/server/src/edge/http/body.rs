@@ -1,6 +1,6 @@
 //! Request bodies: bounded in size and time, and the SQL request in all the shapes Druid takes.
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, header};
 use query::Parameter;
 use serde::Deserialize;
@@ -16,6 +16,11 @@ use super::render::{Header, ResultFormat};
 /// # Errors
 /// `TooLarge`, `Timeout`, or `Invalid` when the client went away in the middle of it.
 pub async fn read(body: Body) -> Result<Bytes, Refusal> {
+    let too_large = || Refusal::new(Fault::TooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes"));
+    // What says beforehand that it is too large is not waited for.
+    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > BODY_BYTES_MAX {
+        return Err(too_large());
+    }
     match tokio::time::timeout(BODY_READ_TIMEOUT, axum::body::to_bytes(body, BODY_BYTES_MAX)).await {
         Err(_) => Err(Refusal::new(
             Fault::Timeout,
@@ -26,10 +31,7 @@ pub async fn read(body: Body) -> Result<Bytes, Refusal> {
             let mut cause: Option<&dyn std::error::Error> = Some(&error);
             while let Some(inner) = cause {
                 if inner.to_string().contains("length limit") {
-                    return Err(Refusal::new(
-                        Fault::TooLarge,
-                        format!("the body is larger than {BODY_BYTES_MAX} bytes"),
-                    ));
+                    return Err(too_large());
                 }
                 cause = inner.source();
             }

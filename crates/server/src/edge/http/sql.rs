@@ -23,6 +23,8 @@ use crate::edge::queries::Queries;
 
 const QUERY_ID: HeaderName = HeaderName::from_static("x-druid-sql-query-id");
 const HEADER_INCLUDED: HeaderName = HeaderName::from_static("x-druid-sql-header-included");
+/// Longest id a caller may choose for its query.
+const QUERY_ID_BYTES_MAX: usize = 256;
 /// Who asks, while there are no users.
 const IDENTITY: &str = "anonymous";
 
@@ -59,12 +61,12 @@ async fn run(State(state): State<SqlState>, headers: HeaderMap, body: Body) -> R
     with_query_id(response, &query_id)
 }
 
-/// The id the caller chose in the context, or a new one.
+/// The id the caller chose in the context, if it fits into a header; else a new one.
 fn query_id_of(request: &SqlRequest) -> String {
     ["sqlQueryId", "queryId"]
         .iter()
         .find_map(|key| request.context.get(*key).and_then(|value| value.as_str()))
-        .filter(|id| !id.is_empty())
+        .filter(|id| (1..=QUERY_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()))
         .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
 }
 

@@ -18,21 +18,7 @@ impl Session {
     /// The command's failure, or the session's end.
     pub async fn run_command(&mut self, command: &Command, with_description: bool) -> Result<(), Stop> {
         let tag = match command {
-            Command::Begin => {
-                self.begin();
-                "BEGIN"
-            }
-            Command::Commit => self.finish("COMMIT"),
-            Command::Rollback => self.finish("ROLLBACK"),
-            Command::Savepoint(word) => {
-                if self.transaction == TransactionStatus::Idle {
-                    return Err(Failure::new("25P01", format!("{word} can only be used in transaction blocks")).into());
-                }
-                if *word == "ROLLBACK" {
-                    self.transaction = TransactionStatus::Transaction;
-                }
-                word
-            }
+            Command::Begin | Command::Commit | Command::Rollback | Command::Savepoint(_) => self.transact(command)?,
             Command::Set { name, value } => {
                 if let Some(reported) = self.settings.set(name, value.as_deref()).map_err(Failure::from)? {
                     self.say_setting(reported);
@@ -90,6 +76,26 @@ impl Session {
         };
         self.say_complete(tag.to_owned());
         Ok(())
+    }
+
+    fn transact(&mut self, command: &Command) -> Result<&'static str, Failure> {
+        match command {
+            Command::Begin => {
+                self.begin();
+                Ok("BEGIN")
+            }
+            Command::Commit => Ok(self.finish("COMMIT")),
+            Command::Savepoint(word) => {
+                if self.transaction == TransactionStatus::Idle {
+                    return Err(Failure::new("25P01", format!("{word} can only be used in transaction blocks")));
+                }
+                if *word == "ROLLBACK" {
+                    self.transaction = TransactionStatus::Transaction;
+                }
+                Ok(word)
+            }
+            _ => Ok(self.finish("ROLLBACK")),
+        }
     }
 
     /// What rows a command gives, if it gives any.
