@@ -40,7 +40,7 @@ fn rows() -> RecordBatch {
         (
             "__time",
             DataType::Timestamp(TimeUnit::Millisecond, None),
-            Arc::new((0..ROWS).collect::<TimestampMillisecondArray>()),
+            Arc::new(TimestampMillisecondArray::from_iter_values(0..ROWS)),
         ),
         (
             "few",
