@@ -26,7 +26,8 @@ pub fn bench(options: &Options) -> Result<(), String> {
     run(&cargo(), &["build", "--release", "--locked", "-p", "seawall", "-p", "seawall-drills"], &[])?;
     let seconds = options.seconds.to_string();
     let rows = options.rows.to_string();
-    let mut arguments = vec!["run", "--release", "--quiet", "--locked", "-p", "seawall-drills", "--", "bench", &options.name];
+    let mut arguments =
+        vec!["run", "--release", "--quiet", "--locked", "-p", "seawall-drills", "--", "bench", &options.name];
     arguments.extend(["--seconds", &seconds, "--rows", &rows, "--format", &options.format]);
     if options.compare {
         arguments.push("--compare");

@@ -83,10 +83,17 @@ fn arrows(drawn: &Table, seen: &Table) -> Vec<String> {
             continue;
         };
         let own: BTreeSet<String> = names.iter().filter(|name| rooms.contains(name)).cloned().collect();
-        broken.extend(own.difference(allowed).map(|name| format!("new arrow: {room} names {name}; draw it and say why in docs/adr")));
-        broken.extend(allowed.difference(&own).map(|name| format!("arrow not there: {room} does not name {name}; erase it")));
+        broken.extend(
+            own.difference(allowed)
+                .map(|name| format!("new arrow: {room} names {name}; draw it and say why in docs/adr")),
+        );
+        broken.extend(
+            allowed.difference(&own).map(|name| format!("arrow not there: {room} does not name {name}; erase it")),
+        );
     }
-    broken.extend(drawn.keys().filter(|room| !seen.contains_key(*room)).map(|room| format!("room {room} is drawn, not built")));
+    broken.extend(
+        drawn.keys().filter(|room| !seen.contains_key(*room)).map(|room| format!("room {room} is drawn, not built")),
+    );
     broken
 }
 

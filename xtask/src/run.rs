@@ -16,7 +16,8 @@ pub fn cargo() -> String {
 
 /// Runs a program to its end with our terminal; an error unless it succeeds.
 pub fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<(), String> {
-    let shown = format!("{} {}", Path::new(program).file_name().unwrap_or_default().to_string_lossy(), arguments.join(" "));
+    let shown =
+        format!("{} {}", Path::new(program).file_name().unwrap_or_default().to_string_lossy(), arguments.join(" "));
     println!("==> {shown}");
     let started = Instant::now();
     let status = Command::new(program)

@@ -149,9 +149,9 @@ impl BatchHeader {
     /// `Truncated` below 12 bytes, `Length` for a size no batch can have.
     pub fn peek_size(bytes: &[u8]) -> Result<usize, BatchError> {
         let length = i32::from_be_bytes(field(bytes, 8)?);
-        let size = i64::from(length) + PREFIX_BYTES as i64;
-        usize::try_from(size)
+        usize::try_from(length)
             .ok()
+            .map(|length| length.saturating_add(PREFIX_BYTES))
             .filter(|size| (HEADER_BYTES..=BATCH_BYTES_MAX).contains(size))
             .ok_or(BatchError::Length(i64::from(length)))
     }

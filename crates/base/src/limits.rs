@@ -14,4 +14,5 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 10_000;
 
 const _: () = assert!(BATCH_BYTES_MAX <= FRAME_BYTES_MAX, "a batch must fit into a frame");
-const _: () = assert!(BATCH_BYTES_MAX <= BATCH_DECOMPRESSED_BYTES_MAX, "a plain batch must pass the decompressed bound");
+const _: () =
+    assert!(BATCH_BYTES_MAX <= BATCH_DECOMPRESSED_BYTES_MAX, "a plain batch must pass the decompressed bound");

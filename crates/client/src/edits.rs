@@ -86,8 +86,9 @@ impl Edits {
         debug_assert!(written.is_ok(), "a string takes everything");
         if anonymous {
             let country = self.countries.draw(&mut self.random);
-            let letters = |at: usize| (char::from(b'A' + (at % 26) as u8), char::from(b'A' + (at / 26 % 26) as u8));
-            let (first, second) = letters(country * 7 + 3);
+            const LETTERS: &[u8; 26] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+            let letter = |at: usize| char::from(LETTERS[at % LETTERS.len()]);
+            let (first, second) = (letter(country * 7 + 3), letter((country * 7 + 3) / LETTERS.len()));
             let _ = write!(out, r#""countryIsoCode":"{first}{second}","#);
             if self.random.below(10) < 6 {
                 let _ = write!(out, r#""cityName":"City {}","#, self.cities.draw(&mut self.random));

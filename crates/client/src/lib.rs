@@ -24,8 +24,8 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 pub use connection::Connection;
-pub use kafka_protocol::messages;
 pub use groups::{GroupDescription, GroupInfo, GroupMember, TopicSetting};
+pub use kafka_protocol::messages;
 pub use topics::{TopicInfo, TopicSpec};
 
 /// Why a request gave nothing.

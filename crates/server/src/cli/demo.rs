@@ -78,7 +78,7 @@ fn demo(args: &DemoArgs, folder: &Path) -> Result<ExitCode, String> {
             }
             // Ends the node as Ctrl-C would: the demo's own time is up, or it cannot go on.
             if !ended.load(Ordering::SeqCst) {
-                drop(rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT));
+                let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT);
             }
             shown.is_ok()
         })

@@ -91,7 +91,14 @@ impl Groups {
             Err(error) => return Err(NodeError::Internal(format!("loading consumer groups: {error}"))),
         };
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(Task::new(coordinator, logs, partition, bytes).run(queue));
+        let task = tokio::spawn(Task::new(coordinator, logs, partition, bytes).run(queue));
+        tokio::spawn(async move {
+            // A node that stopped is started again and recovers; one without its groups would refuse them for ever.
+            if task.await.is_err_and(|error| error.is_panic()) {
+                tracing::error!("the group coordinator panicked: the process ends and recovers when started again");
+                std::process::abort();
+            }
+        });
         Ok(Self { requests: Some(requests) })
     }
 

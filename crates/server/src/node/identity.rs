@@ -42,7 +42,6 @@ const LAYOUT: u32 = 1;
 #[derive(Debug)]
 pub struct DataDir {
     pub path: PathBuf,
-    pub identity: Identity,
     _lock: File,
 }
 
@@ -74,7 +73,7 @@ pub fn claim(path: &Path, node: NodeId) -> Result<DataDir, IdentityError> {
         let cause = format!("its layout is {}, this build knows {LAYOUT}", identity.layout);
         return Err(IdentityError::Damaged { path: file, cause });
     }
-    Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+    Ok(DataDir { path: path.to_owned(), _lock: lock })
 }
 
 fn write_durably(path: &Path, identity: &Identity) -> std::io::Result<()> {

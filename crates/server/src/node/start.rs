@@ -78,7 +78,6 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
             segment_age_ms_max: millis(config.store.segment_age_max),
             live_bytes_max: config.store.live_bytes_max.0,
             segments_dir: data.path.join("segments"),
-            threads,
         },
         meta: meta.clone(),
         logs: logs.clone(),
@@ -89,7 +88,8 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     tables.start().await;
     let catalog = NodeCatalog { tables: Arc::clone(&tables), address: config.listen.http, started: time::wall() };
     let limits = query_limits(&config);
-    let query_threads = QueryThreads::start(limits.threads).map_err(|error| StartError::Io("the query threads", error))?;
+    let query_threads =
+        QueryThreads::start(limits.threads).map_err(|error| StartError::Io("the query threads", error))?;
     let query = QueryService::new(Arc::new(catalog), limits);
     let telemetry = Telemetry::new(config.telemetry.request_log);
     let node = Node {

@@ -115,9 +115,7 @@ async fn metrics(node: Arc<Node>) {
 
 /// One row a figure: metric, value, and what it is about.
 fn readings(node: &Node, now: Timestamp) -> Vec<Value> {
-    let row = |metric: &str, subject: &str, value: u64| {
-        json!({"__time": now.0, "metric": metric, "subject": subject, "value": value})
-    };
+    let row = |metric: &str, subject: &str, value: u64| json!({"__time": now.0, "metric": metric, "subject": subject, "value": value});
     let mut rows = vec![
         row("process_resident_bytes", "", resident_bytes()),
         row("uptime_ms", "", node.uptime_ms()),

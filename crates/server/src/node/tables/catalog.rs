@@ -25,6 +25,10 @@ impl Catalog for NodeCatalog {
         self.tables.named(table).map(|table| table.snapshot())
     }
 
+    fn unavailable(&self, table: &str) -> Option<String> {
+        self.tables.named(table).and_then(|table| table.missing())
+    }
+
     fn segments(&self) -> Vec<SegmentRow> {
         let state = self.tables.deps().meta.state();
         let mut rows = Vec::new();

@@ -36,7 +36,7 @@ use crate::shell::meta::MetaHandle;
 
 pub use catalog::NodeCatalog;
 pub use runtime::TableRuntime;
-pub use status::{DeadLetterSample, IngestCounters, IngestRates, PartitionStatus, TableStatus};
+pub use status::{DeadLetterSample, IngestRates, PartitionStatus, TableStatus};
 
 /// Bounds of all tables together, from the configuration.
 #[derive(Clone, Debug)]
@@ -46,8 +46,6 @@ pub struct TablesConfig {
     pub live_bytes_max: u64,
     /// Where column files are kept.
     pub segments_dir: PathBuf,
-    /// Threads that parse, seal and load.
-    pub threads: usize,
 }
 
 /// What every table's tasks work with.

@@ -28,7 +28,6 @@ pub async fn run(table: Arc<TableRuntime>, partition: PartitionIndex, deps: Arc<
     let (mut stop, mut paused) = (table.stop_signal(), table.paused_signal());
     let Some((reader, mut committed)) = opened(&table, partition, &deps).await else { return };
     let mut ingestor = Ingestor::new(Arc::clone(&table.spec), &table.core().schema, partition);
-    ingestor.seek(next_offset(&table, partition));
     while !*stop.borrow_and_update() {
         if table.seal_is_due(partition, &deps) {
             seal::spawn(&table, partition, &deps);
@@ -135,7 +134,6 @@ fn step(
         // Records were deleted by hand before the table read them: go on where the log begins now.
         Err(ReadError::OutOfRange { start, .. }) if start > from => {
             tracing::warn!(table = %table.name, %partition, %from, %start, "records were deleted before they were read");
-            ingestor.seek(start);
             return skip(table, partition, start);
         }
         Err(error) => return Err(error.to_string()),
@@ -145,6 +143,8 @@ fn step(
     }
     let wall = time::wall();
     let mut tally = Tally::default();
+    // A step that failed half-way is simply repeated from where it began.
+    ingestor.seek(from);
     ingestor.adopt_schema(&Arc::clone(&table.core().schema));
     for item in batch::split(&fetched.bytes) {
         let (header, bytes) = item.map_err(|error| format!("offset {from}: {error}"))?;
