@@ -11,6 +11,7 @@ use super::error::EngineError;
 use super::filter::{Leaves, Node, SegmentFilter, Verdict};
 use super::keys::{KEY_WORDS_MAX, KeyBlock, KeyPlan, Layout, MapCache};
 use super::query::{AggregateQuery, Cancel, Filter, Limits, OrderBy, OrderTarget};
+use super::spill::{self, Spill};
 use super::states::{AggregatePlan, GroupOf, State, StateBlock, States};
 use super::table::{KeyTable, hash};
 use super::units::{self, Unit};
@@ -62,6 +63,11 @@ pub struct Partial {
     pub(super) rows: Vec<i64>,
     pub(super) states: Vec<State>,
     work: Option<Box<Work>>,
+    spill: Option<Spill>,
+    /// Rows added so far.
+    added: usize,
+    /// Partials merged into this one that cannot be added up yet, because rows were written down.
+    others: Vec<Partial>,
     memory: Arc<Memory>,
     charged_bytes: usize,
 }
@@ -87,7 +93,13 @@ struct Work {
     groups: Vec<u32>,
     filtered: Vec<Mask>,
     caches: MapCache,
+    flags: Vec<u64>,
+    inputs: Vec<Vec<u64>>,
 }
+
+/// One part of all groups, merged.
+#[derive(Debug)]
+pub struct Merged(Vec<Partial>);
 
 impl Drop for Partial {
     fn drop(&mut self) {
@@ -169,11 +181,19 @@ impl Aggregation {
             (_, _, 3 | 4) => Groups::Hash4(KeyTable::new()),
             _ => Groups::Hash8(KeyTable::new()),
         };
+        let known = match (one, self.dense) {
+            (true, _) => Some(1),
+            (_, true) => Some(1 << self.layout.bits),
+            _ => None,
+        };
         let mut partial = Partial {
             groups,
             rows: Vec::new(),
-            states: self.states.plans.iter().map(|plan| plan.start(one)).collect(),
+            states: self.states.plans.iter().map(|plan| plan.start(&self.slots, known)).collect(),
             work: None,
+            spill: None,
+            added: 0,
+            others: Vec::new(),
             memory: Arc::clone(&self.memory),
             charged_bytes: 0,
         };
@@ -225,11 +245,13 @@ impl Aggregation {
             since_check += 1;
             if since_check == CHECK_BLOCKS {
                 since_check = 0;
+                self.consider_spill(partial);
                 self.charge(partial)?;
             }
             block += 1;
         }
         partial.work = Some(work);
+        self.consider_spill(partial);
         self.charge(partial)
     }
 
@@ -252,7 +274,6 @@ impl Aggregation {
         if work.selection.count == 0 {
             return Ok(());
         }
-        self.number(view, block, partial, work)?;
         work.filtered.clear();
         for filter in &self.states.filters {
             let mask = match self.leaves.verdict(filter, bound, view, block) {
@@ -262,6 +283,11 @@ impl Aggregation {
             };
             work.filtered.push(mask);
         }
+        partial.added += work.selection.count;
+        if partial.spill.is_some() {
+            return self.write_down(view, block, partial, work);
+        }
+        self.number(view, block, partial, work)?;
         let groups = match partial.groups {
             Groups::One => GroupOf::One,
             _ => GroupOf::Each(&work.groups),
@@ -344,13 +370,63 @@ impl Aggregation {
         Ok(keys)
     }
 
+    /// Writes the selected rows down instead of adding them up.
+    fn write_down(&self, view: &View, block: usize, partial: &mut Partial, work: &mut Work) -> Result<(), EngineError> {
+        let Some(mut spill) = partial.spill.take() else { return Ok(()) };
+        let at = StateBlock {
+            view,
+            slots: &self.slots,
+            block,
+            selection: &work.selection,
+            groups: GroupOf::One,
+            filtered: &work.filtered,
+        };
+        work.flags.clear();
+        work.flags.resize(work.selection.count, 0);
+        for (number, (plan, out)) in self.states.plans.iter().zip(&mut work.inputs).enumerate() {
+            plan.inputs(&at, &mut work.scratch, 1 << number, &mut work.flags, out)?;
+        }
+        match partial.groups {
+            Groups::Hash1(_) => self.write_keys::<1>(view, block, &mut spill, work)?,
+            Groups::Hash2(_) => self.write_keys::<2>(view, block, &mut spill, work)?,
+            Groups::Hash4(_) => self.write_keys::<4>(view, block, &mut spill, work)?,
+            Groups::Hash8(_) => self.write_keys::<8>(view, block, &mut spill, work)?,
+            Groups::One | Groups::Dense => {}
+        }
+        partial.spill = Some(spill);
+        Ok(())
+    }
+
+    fn write_keys<const N: usize>(
+        &self,
+        view: &View,
+        block: usize,
+        spill: &mut Spill,
+        work: &mut Work,
+    ) -> Result<(), EngineError> {
+        let mut keys = [[0_u64; N]; BLOCK_ROWS];
+        let keys = self.pack(view, block, work, &mut keys)?;
+        spill.write(keys, &work.flags, &work.inputs);
+        Ok(())
+    }
+
+    /// Looks whether most rows still make a new group: then further rows are written down.
+    fn consider_spill(&self, partial: &mut Partial) {
+        let groups = partial.groups.len().unwrap_or(0);
+        let many = groups >= spill::GROUPS_MIN && groups > partial.added / 2;
+        if many && partial.spill.is_none() && self.states.plans.len() <= spill::STATES_MAX {
+            partial.spill = Some(Spill::new(self.states.plans.len()));
+        }
+    }
+
     /// Accounts for what the partial has grown to, and looks whether to stop.
     fn charge(&self, partial: &mut Partial) -> Result<(), EngineError> {
         if self.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
         let states: usize = partial.states.iter().map(State::size_bytes).sum();
-        let held = partial.groups.size_bytes() + partial.rows.capacity() * 8 + states;
+        let spilled = partial.spill.as_ref().map_or(0, Spill::size_bytes);
+        let held = partial.groups.size_bytes() + partial.rows.capacity() * 8 + states + spilled;
         let shared: usize = self.keys.iter().map(KeyPlan::size_bytes).sum::<usize>()
             + self.slots.iter().filter_map(|slot| slot.text.as_ref()).map(|text| text.size_bytes()).sum::<usize>();
         let grown = held.saturating_sub(partial.charged_bytes);
@@ -368,7 +444,12 @@ impl Aggregation {
     /// # Errors
     /// Cancelled or out of memory.
     pub fn merge(&self, into: &mut Partial, from: Partial) -> Result<(), EngineError> {
-        self.add(into, &from, |_| true)?;
+        if into.is_open() || from.is_open() {
+            into.others.push(from);
+            return Ok(());
+        }
+        let groups = from.groups.map_into(&mut into.groups, from.rows.len(), None);
+        self.add_groups(into, &from, &groups);
         drop(from);
         self.charge(into)
     }
@@ -377,7 +458,7 @@ impl Aggregation {
     /// merging is cheap.
     #[must_use]
     pub fn merge_parts(&self, threads: usize) -> usize {
-        if self.keys.is_empty() || self.dense { 1 } else { threads.max(1) }
+        if self.keys.is_empty() || self.dense { 1 } else { threads.clamp(1, spill::PARTS) }
     }
 
     /// Merges one part of the groups of all partials. Parts share no group: hand all of them to
@@ -385,47 +466,95 @@ impl Aggregation {
     ///
     /// # Errors
     /// Cancelled or out of memory.
-    pub fn merge_part(&self, partials: &[Partial], part: usize, parts: usize) -> Result<Partial, EngineError> {
-        let mut into = self.start();
-        let parts = parts.max(1) as u64;
-        for partial in partials {
-            self.add(&mut into, partial, |hash| (hash >> 32) % parts == part as u64)?;
+    pub fn merge_part(&self, partials: &[Partial], part: usize, parts: usize) -> Result<Merged, EngineError> {
+        let mut all = Vec::new();
+        partials.iter().for_each(|partial| partial.flatten(&mut all));
+        if all.iter().all(|partial| partial.spill.is_none()) {
+            let mut into = self.start();
+            let wanted = |hash: u64| spill::part_of(hash) % parts.max(1) == part;
+            for partial in all {
+                let groups = partial.groups.map_into(&mut into.groups, partial.rows.len(), Some(&wanted));
+                self.add_groups(&mut into, partial, &groups);
+                self.charge(&mut into)?;
+            }
+            return Ok(Merged(vec![into]));
+        }
+        let by_part: Vec<Vec<Vec<u32>>> = all.iter().map(|partial| partial.groups.by_part()).collect();
+        let (mut best, mut done) = (self.start(), Vec::new());
+        for number in (part..spill::PARTS).step_by(parts.max(1)) {
+            let mut into = self.start();
+            into.groups.reserve(all.iter().map(|partial| partial.spilled_rows(number)).sum());
+            for (partial, groups) in all.iter().zip(&by_part) {
+                let groups = partial.groups.adopt_into(&mut into.groups, &groups[number]);
+                self.add_groups(&mut into, partial, &groups);
+            }
+            all.iter().for_each(|partial| self.add_written(&mut into, partial, number));
             self.charge(&mut into)?;
-        }
-        Ok(into)
-    }
-
-    /// Adds the groups of `from` whose key's hash `wanted` wants.
-    fn add(&self, into: &mut Partial, from: &Partial, wanted: impl Fn(u64) -> bool) -> Result<(), EngineError> {
-        if from.rows.is_empty() {
-            return Ok(());
-        }
-        let map = match (&mut into.groups, &from.groups) {
-            (Groups::Hash1(into), Groups::Hash1(from)) => Some(map_groups(into, from, wanted)),
-            (Groups::Hash2(into), Groups::Hash2(from)) => Some(map_groups(into, from, wanted)),
-            (Groups::Hash4(into), Groups::Hash4(from)) => Some(map_groups(into, from, wanted)),
-            (Groups::Hash8(into), Groups::Hash8(from)) => Some(map_groups(into, from, wanted)),
-            _ => None,
-        };
-        self.add_mapped(into, from, map.as_deref());
-        if self.cancel.is_cancelled() { Err(EngineError::Cancelled) } else { Ok(()) }
-    }
-
-    /// Adds rows and states; without a map the groups have the same numbers.
-    fn add_mapped(&self, into: &mut Partial, from: &Partial, map: Option<&[u32]>) {
-        let groups = into.groups.len().unwrap_or(from.rows.len());
-        self.grow(into, groups);
-        let group_of = |group: usize| match map {
-            None => Some(group),
-            Some(map) => map.get(group).filter(|group| **group != NO_GROUP).map(|group| *group as usize),
-        };
-        for (group, rows) in from.rows.iter().enumerate() {
-            if let Some(group) = group_of(group) {
-                into.rows[group] += rows;
+            if self.order.is_empty() || self.limit.is_none() {
+                done.push(into);
+            } else {
+                self.keep_best(&mut best, &into);
             }
         }
+        if self.limit.is_some() && !self.order.is_empty() {
+            done.push(best);
+        }
+        Ok(Merged(done))
+    }
+
+    /// Takes the groups over that can be among the first of the order.
+    fn keep_best(&self, best: &mut Partial, from: &Partial) {
+        let groups = super::finish::first_groups(self, from, Some(&*best));
+        let groups = from.groups.adopt_into(&mut best.groups, &groups);
+        self.add_groups(best, from, &groups);
+    }
+
+    /// Adds rows and states of groups, given as pairs of the group of `from` and that of `into`.
+    fn add_groups(&self, into: &mut Partial, from: &Partial, groups: &[(u32, u32)]) {
+        let count = into.groups.len().unwrap_or(from.rows.len());
+        self.grow(into, count);
+        groups.iter().for_each(|(from_group, group)| into.rows[*group as usize] += from.rows[*from_group as usize]);
         for ((plan, state), from) in self.states.plans.iter().zip(&mut into.states).zip(&from.states) {
-            plan.merge(state, from, group_of);
+            plan.merge(state, from, groups);
+        }
+    }
+
+    /// Adds the rows of one part that were written down.
+    fn add_written(&self, into: &mut Partial, from: &Partial, part: usize) {
+        let Some(spill) = &from.spill else { return };
+        let words = spill.part(part);
+        let Partial { groups, rows, states, .. } = into;
+        match groups {
+            Groups::Hash1(table) => self.add_rows(table, rows, states, words),
+            Groups::Hash2(table) => self.add_rows(table, rows, states, words),
+            Groups::Hash4(table) => self.add_rows(table, rows, states, words),
+            Groups::Hash8(table) => self.add_rows(table, rows, states, words),
+            Groups::One | Groups::Dense => {}
+        }
+    }
+
+    fn add_rows<const N: usize>(
+        &self,
+        table: &mut KeyTable<N>,
+        rows: &mut Vec<i64>,
+        states: &mut [State],
+        words: &[u64],
+    ) {
+        let plans = &self.states.plans;
+        for row in words.chunks_exact(Spill::row_words(plans.len(), N)) {
+            let Some((key, inputs)) = row.split_first_chunk::<N>() else { continue };
+            let group = table.group(key) as usize;
+            if group == rows.len() {
+                rows.push(0);
+                plans.iter().zip(&mut *states).for_each(|(plan, state)| plan.grow(state, group + 1));
+            }
+            rows[group] += 1;
+            let Some((flags, inputs)) = inputs.split_first() else { continue };
+            for (number, (plan, state)) in plans.iter().zip(&mut *states).enumerate() {
+                if flags >> number & 1 == 1 {
+                    plan.add_input(state, group, inputs[number]);
+                }
+            }
         }
     }
 
@@ -433,38 +562,59 @@ impl Aggregation {
     ///
     /// # Errors
     /// As [`Self::merge`] and [`Self::finish`].
-    pub fn finish_parts(&self, parts: Vec<Partial>) -> Result<RecordBatch, EngineError> {
+    pub fn finish_parts(&self, parts: Vec<Merged>) -> Result<RecordBatch, EngineError> {
+        let mut parts: Vec<Partial> = parts.into_iter().flat_map(|merged| merged.0).collect();
         if parts.len() > 1 && self.order.is_empty() {
             let batches = parts.iter().map(|part| super::finish::finish(self, part)).collect::<Result<Vec<_>, _>>()?;
             let all = arrow_select::concat::concat_batches(&self.schema, &batches);
             let all = all.map_err(|error| EngineError::Internal(error.to_string()))?;
             return Ok(all.slice(0, all.num_rows().min(self.limit.unwrap_or(usize::MAX))));
         }
-        let mut parts = parts.into_iter();
-        let Some(mut first) = parts.next() else { return self.finish(self.start()) };
-        if self.limit.is_some() && parts.len() > 0 {
-            // Only the groups that can be among the first go on.
+        if parts.len() > 1 && self.limit.is_some() {
             let mut best = self.start();
-            for part in std::iter::once(first).chain(parts) {
-                let groups = super::finish::first_groups(self, &part);
-                let mut map = vec![NO_GROUP; part.rows.len()];
-                best.groups.adopt(&part.groups, &groups, &mut map);
-                self.add_mapped(&mut best, &part, Some(&map));
-            }
-            return self.finish(best);
+            parts.iter().for_each(|part| self.keep_best(&mut best, part));
+            return super::finish::finish(self, &best);
         }
+        let mut first = parts.pop().unwrap_or_else(|| self.start());
         for part in parts {
             self.merge(&mut first, part)?;
         }
-        self.finish(first)
+        super::finish::finish(self, &first)
     }
 
     /// The answer.
     ///
     /// # Errors
-    /// A fault of the engine.
+    /// Out of memory, cancelled, or a fault of the engine.
     pub fn finish(&self, partial: Partial) -> Result<RecordBatch, EngineError> {
+        if partial.is_open() {
+            let merged = self.merge_part(&[partial], 0, 1)?;
+            return self.finish_parts(vec![merged]);
+        }
         super::finish::finish(self, &partial)
+    }
+}
+
+impl Partial {
+    /// True if it is not added up to one number a group and state yet.
+    fn is_open(&self) -> bool {
+        self.spill.is_some() || !self.others.is_empty()
+    }
+
+    fn flatten<'a>(&'a self, out: &mut Vec<&'a Self>) {
+        out.push(self);
+        self.others.iter().for_each(|other| other.flatten(out));
+    }
+
+    fn spilled_rows(&self, part: usize) -> usize {
+        let words = match self.groups {
+            Groups::One | Groups::Dense | Groups::Hash1(_) => 1,
+            Groups::Hash2(_) => 2,
+            Groups::Hash4(_) => 4,
+            Groups::Hash8(_) => 8,
+        };
+        let row = Spill::row_words(self.states.len(), words);
+        self.spill.as_ref().map_or(0, |spill| spill.part(part).len() / row)
     }
 }
 
@@ -477,13 +627,15 @@ impl Work {
             groups: Vec::with_capacity(BLOCK_ROWS),
             filtered: Vec::new(),
             caches: vec![Vec::new(); plan.keys.len()],
+            flags: Vec::new(),
+            inputs: vec![Vec::new(); plan.states.plans.len()],
         }
     }
 }
 
 impl Groups {
     /// Groups numbered so far, where they are numbered one after another.
-    fn len(&self) -> Option<usize> {
+    pub(super) fn len(&self) -> Option<usize> {
         match self {
             Self::One | Self::Dense => None,
             Self::Hash1(table) => Some(table.len()),
@@ -519,35 +671,75 @@ impl Groups {
     }
 }
 
-impl Groups {
-    /// Takes some groups of another table; `map` says what numbers they have here.
-    fn adopt(&mut self, from: &Self, groups: &[u32], map: &mut [u32]) {
-        fn of<const N: usize>(into: &mut KeyTable<N>, from: &KeyTable<N>, groups: &[u32], map: &mut [u32]) {
-            for group in groups {
-                let group = *group as usize;
-                map[group] = into.group(&from.keys()[group]);
-            }
+/// Runs `$body` on the tables of two `Groups` of the same kind.
+macro_rules! both_tables {
+    ($pair:expr, ($into:ident, $from:ident) => $body:expr, $otherwise:expr) => {
+        match $pair {
+            (Groups::Hash1($into), Groups::Hash1($from)) => $body,
+            (Groups::Hash2($into), Groups::Hash2($from)) => $body,
+            (Groups::Hash4($into), Groups::Hash4($from)) => $body,
+            (Groups::Hash8($into), Groups::Hash8($from)) => $body,
+            _ => $otherwise,
         }
-        match (self, from) {
-            (Self::Hash1(into), Self::Hash1(from)) => of(into, from, groups, map),
-            (Self::Hash2(into), Self::Hash2(from)) => of(into, from, groups, map),
-            (Self::Hash4(into), Self::Hash4(from)) => of(into, from, groups, map),
-            (Self::Hash8(into), Self::Hash8(from)) => of(into, from, groups, map),
-            // Numbered by key, so the same in both.
-            _ => groups.iter().for_each(|group| map[*group as usize] = *group),
+    };
+}
+
+impl Groups {
+    /// Gives these groups numbers in `into`, those whose hash is wanted: pairs of the number here and there.
+    fn map_into(&self, into: &mut Self, count: usize, wanted: Option<&dyn Fn(u64) -> bool>) -> Vec<(u32, u32)> {
+        fn map<const N: usize>(
+            into: &mut KeyTable<N>,
+            from: &KeyTable<N>,
+            wanted: Option<&dyn Fn(u64) -> bool>,
+        ) -> Vec<(u32, u32)> {
+            let keys = (0..).zip(from.keys()).filter(|(_, key)| wanted.is_none_or(|wanted| wanted(hash(key))));
+            keys.map(|(group, key)| (group, into.group(key))).collect()
+        }
+        // Numbered by key, so the same in both.
+        let same = |count: usize| (0..u32::try_from(count).unwrap_or(u32::MAX)).map(|group| (group, group)).collect();
+        both_tables!((into, self), (into, from) => map(into, from, wanted), same(count))
+    }
+
+    /// The same for some groups.
+    fn adopt_into(&self, into: &mut Self, groups: &[u32]) -> Vec<(u32, u32)> {
+        fn adopt<const N: usize>(into: &mut KeyTable<N>, from: &KeyTable<N>, groups: &[u32]) -> Vec<(u32, u32)> {
+            groups.iter().map(|group| (*group, into.group(&from.keys()[*group as usize]))).collect()
+        }
+        let same = || groups.iter().map(|group| (*group, *group)).collect();
+        both_tables!((into, self), (into, from) => adopt(into, from, groups), same())
+    }
+
+    /// The groups by the part of their key's hash.
+    fn by_part(&self) -> Vec<Vec<u32>> {
+        fn of<const N: usize>(table: &KeyTable<N>) -> Vec<Vec<u32>> {
+            let mut parts = vec![Vec::new(); spill::PARTS];
+            for (group, key) in (0..).zip(table.keys()) {
+                parts[spill::part_of(hash(key))].push(group);
+            }
+            parts
+        }
+        match self {
+            Self::Hash1(table) => of(table),
+            Self::Hash2(table) => of(table),
+            Self::Hash4(table) => of(table),
+            Self::Hash8(table) => of(table),
+            Self::One | Self::Dense => vec![Vec::new(); spill::PARTS],
+        }
+    }
+
+    /// Makes an empty table large enough for half of the rows to be new groups.
+    fn reserve(&mut self, rows: usize) {
+        match self {
+            Self::Hash1(table) => *table = KeyTable::with_capacity(rows / 2),
+            Self::Hash2(table) => *table = KeyTable::with_capacity(rows / 2),
+            Self::Hash4(table) => *table = KeyTable::with_capacity(rows / 2),
+            Self::Hash8(table) => *table = KeyTable::with_capacity(rows / 2),
+            Self::One | Self::Dense => {}
         }
     }
 }
 
 const _: () = assert!(KEY_WORDS_MAX == 8, "the widest table takes the widest key");
-
-/// Says that a group is left out.
-const NO_GROUP: u32 = u32::MAX;
-
-fn map_groups<const N: usize>(into: &mut KeyTable<N>, from: &KeyTable<N>, wanted: impl Fn(u64) -> bool) -> Vec<u32> {
-    let group = |key: &[u64; N]| if wanted(hash(key)) { into.group(key) } else { NO_GROUP };
-    from.keys().iter().map(group).collect()
-}
 
 /// The first block from `block` on that has one of `rows`.
 fn next_needle_block(rows: &[u32], block: usize) -> Option<usize> {

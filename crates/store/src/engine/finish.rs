@@ -18,22 +18,62 @@ enum SortColumn {
 }
 
 pub(super) fn finish(plan: &Aggregation, partial: &Partial) -> Result<RecordBatch, EngineError> {
-    build(plan, partial, &first_groups(plan, partial))
-}
-
-/// The groups that occur: in order and cut to the limit, where the plan has them.
-pub(super) fn first_groups(plan: &Aggregation, partial: &Partial) -> Vec<u32> {
-    let mut groups: Vec<u32> = match partial.groups {
+    let mut groups = match partial.groups {
         Groups::One => vec![0],
-        _ => {
-            let numbered = partial.rows.iter().enumerate().filter(|(_, rows)| **rows > 0);
-            numbered.map(|(group, _)| u32::try_from(group).unwrap_or(u32::MAX)).collect()
-        }
+        _ => first_groups(plan, partial, None),
     };
     if !plan.order.is_empty() {
         groups = sort(plan, partial, groups);
     }
     groups.truncate(plan.limit.unwrap_or(usize::MAX));
+    build(plan, partial, &groups)
+}
+
+/// The groups that occur and can be among the first of the order, in none. `best` are the groups found elsewhere that
+/// they have to be better than.
+pub(super) fn first_groups(plan: &Aggregation, partial: &Partial, best: Option<&Partial>) -> Vec<u32> {
+    let limit = plan.limit.unwrap_or(usize::MAX);
+    let occurring = || (0..).zip(&partial.rows).filter(|(_, rows)| **rows > 0);
+    if let Some(first) = plan.order.first()
+        && let OrderTarget::Aggregate(at) = first.target
+        && let Some(longs) = plan.states.longs(plan.aggregates[at].output, &partial.rows, &partial.states)
+        && limit > 0
+        && partial.rows.len() > limit
+    {
+        let rank = |value: i64| if first.descending { !value } else { value };
+        let least = best.and_then(|best| {
+            let longs = plan.states.longs(plan.aggregates[at].output, &best.rows, &best.states)?;
+            edge(longs.iter().map(|value| rank(*value)).collect(), limit)
+        });
+        let mut least = least.unwrap_or(i64::MAX);
+        if best.and_then(|best| best.groups.len()).is_some_and(|groups| groups >= TIES_MAX + limit) {
+            least = least.saturating_sub(1);
+        }
+        let ranks = occurring().map(|(group, _): (u32, _)| (rank(longs[group as usize]), group));
+        let ranks: Vec<(i64, u32)> = ranks.filter(|(rank, _)| *rank <= least).collect();
+        let last = edge(ranks.iter().map(|(rank, _)| *rank).collect(), limit).unwrap_or(i64::MAX);
+        return within(&ranks, last, limit);
+    }
+    let groups: Vec<u32> = occurring().map(|(group, _)| group).collect();
+    match plan.order.first() {
+        Some(first) if limit < groups.len() / 2 => narrow(plan, partial, groups, *first, limit),
+        _ => groups,
+    }
+}
+
+/// The `limit`th of some ranks, if there are so many.
+fn edge(mut ranks: Vec<i64>, limit: usize) -> Option<i64> {
+    let at = limit.checked_sub(1).filter(|at| *at < ranks.len())?;
+    Some(*ranks.select_nth_unstable(at).1)
+}
+
+/// Groups of equal rank at the edge of the limit are told apart by their keys, as long as they are so many.
+const TIES_MAX: usize = 1 << 16;
+
+fn within(ranks: &[(i64, u32)], last: i64, limit: usize) -> Vec<u32> {
+    let mut groups: Vec<u32> = ranks.iter().filter(|(rank, _)| *rank < last).map(|(_, group)| *group).collect();
+    let ties = ranks.iter().filter(|(rank, _)| *rank == last).map(|(_, group)| *group);
+    groups.extend(ties.take(TIES_MAX.max(limit)));
     groups
 }
 
@@ -54,10 +94,6 @@ fn build(plan: &Aggregation, partial: &Partial, groups: &[u32]) -> Result<Record
 fn sort(plan: &Aggregation, partial: &Partial, groups: Vec<u32>) -> Vec<u32> {
     let limit = plan.limit.unwrap_or(usize::MAX);
     let mut order = plan.order.clone();
-    let groups = match order.first() {
-        Some(first) if limit < groups.len() / 2 => narrow(plan, partial, groups, *first, limit),
-        _ => groups,
-    };
     let by_key = |at| OrderBy { target: OrderTarget::Key(at), descending: false, nulls_first: true };
     order.extend((0..plan.keys.len()).map(by_key));
     let columns: Vec<(OrderBy, SortColumn)> =
@@ -84,7 +120,15 @@ fn narrow(plan: &Aggregation, partial: &Partial, groups: Vec<u32>, first: OrderB
     let mut places: Vec<usize> = (0..groups.len()).collect();
     let (_, edge, _) = places.select_nth_unstable_by(limit - 1, |a, b| column.compare(*a, *b, first));
     let edge = *edge;
-    let kept = groups.iter().enumerate().filter(|(place, _)| column.compare(*place, edge, first).is_le());
+    let mut ties = 0;
+    let kept = groups.iter().enumerate().filter(|(place, _)| match column.compare(*place, edge, first) {
+        Ordering::Less => true,
+        Ordering::Equal => {
+            ties += 1;
+            ties <= TIES_MAX.max(limit)
+        }
+        Ordering::Greater => false,
+    });
     kept.map(|(_, group)| *group).collect()
 }
 

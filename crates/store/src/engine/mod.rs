@@ -19,11 +19,12 @@ mod keys;
 mod mask;
 mod query;
 mod scan;
+mod spill;
 mod states;
 mod table;
 mod units;
 
-pub use aggregate::{Aggregation, Partial, aggregate};
+pub use aggregate::{Aggregation, Merged, Partial, aggregate};
 pub use error::EngineError;
 pub use query::*;
 pub use scan::{BATCH_ROWS, Cursor, Scan};

@@ -17,6 +17,9 @@ use crate::segment::bitmap::Mask;
 use crate::segment::column::{Column, Data};
 use crate::segment::packing::BLOCK_ROWS;
 
+/// Sets of ids of all groups together take at most this; beyond, a table of pairs is used.
+const SETS_BYTES_MAX: usize = 64 << 20;
+
 /// What is added up for an aggregate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
@@ -151,6 +154,19 @@ impl States {
         }
     }
 
+    /// The longs of a state by group, where every group with rows has one.
+    pub(super) fn longs<'a>(&self, output: Output, rows: &'a [i64], states: &'a [State]) -> Option<&'a [i64]> {
+        match output {
+            Output::Rows => Some(rows),
+            Output::State(at) => match states.get(at)? {
+                State::Counts(values) | State::Pairs(_, values) => Some(values),
+                State::Longs(values, _) if self.plans.get(at)?.always => Some(values),
+                _ => None,
+            },
+            Output::Average(..) => None,
+        }
+    }
+
     /// Bytes a group takes, roughly.
     pub(super) fn group_bytes(&self) -> usize {
         8 + self.plans.len() * 9
@@ -183,6 +199,8 @@ pub(super) enum State {
     Doubles(Vec<f64>, IdSet),
     /// Distinct ids of the one group.
     Ids(IdSet),
+    /// Distinct ids of each group, when the groups are few.
+    Sets(Vec<IdSet>),
     /// Distinct pairs of group and value, and how many each group has.
     Pairs(KeyTable<2>, Vec<i64>),
 }
@@ -207,13 +225,17 @@ pub(super) struct StateBlock<'a> {
 }
 
 impl StatePlan {
-    /// An empty state; `one` when there is one group only.
-    pub(super) fn start(&self, one: bool) -> State {
+    /// An empty state; `groups` is how many there can be at most, where that is known.
+    pub(super) fn start(&self, slots: &[Slot], groups: Option<usize>) -> State {
+        let ids = self.slot.and_then(|slot| slots[slot.0].text.as_ref());
+        let set_bytes = ids.map_or(usize::MAX, |ids| if ids.has_plain { usize::MAX } else { ids.base as usize / 8 });
+        let few = groups.is_some_and(|groups| set_bytes.saturating_mul(groups) <= SETS_BYTES_MAX);
         match self.kind {
             Kind::Rows | Kind::Values => State::Counts(Vec::new()),
             Kind::SumLong | Kind::MinLong | Kind::MaxLong => State::Longs(Vec::new(), IdSet::default()),
             Kind::SumDouble | Kind::MinDouble | Kind::MaxDouble => State::Doubles(Vec::new(), IdSet::default()),
-            Kind::DistinctText if one => State::Ids(IdSet::default()),
+            Kind::DistinctText if groups == Some(1) => State::Ids(IdSet::default()),
+            Kind::DistinctText if few => State::Sets(Vec::new()),
             Kind::DistinctText | Kind::DistinctLong => State::Pairs(KeyTable::new(), Vec::new()),
         }
     }
@@ -242,6 +264,7 @@ impl StatePlan {
             State::Longs(values, _) => values.resize(groups, self.first_long()),
             State::Doubles(values, _) => values.resize(groups, self.first_double()),
             State::Pairs(_, counts) => counts.resize(groups, 0),
+            State::Sets(sets) => sets.resize(groups, IdSet::default()),
             State::Ids(_) => {}
         }
     }
@@ -310,6 +333,14 @@ impl StatePlan {
             }
             (State::Ids(ids), Data::Codes(_) | Data::Plain(_)) => {
                 self.ids(at, slot, scratch, &selected)?.iter().for_each(|id| _ = ids.insert(*id));
+            }
+            (State::Sets(sets), Data::Codes(_) | Data::Plain(_)) => {
+                let mut ids = self.ids(at, slot, scratch, &selected)?.into_iter();
+                each(at, &selected, |group, _| {
+                    if let Some(id) = ids.next() {
+                        sets[group].insert(id);
+                    }
+                });
             }
             (State::Pairs(pairs, counts), Data::Codes(_) | Data::Plain(_)) => {
                 let mut ids = self.ids(at, slot, scratch, &selected)?.into_iter();
@@ -395,37 +426,100 @@ impl StatePlan {
         Ok(ids[..rows.count].to_vec())
     }
 
-    /// Adds another partial's state; `group_of` maps its groups to those of `into`, or leaves them out.
-    pub(super) fn merge(&self, into: &mut State, from: &State, group_of: impl Fn(usize) -> Option<usize>) {
-        match (into, from) {
-            (State::Counts(into), State::Counts(from)) => {
-                for (group, count) in from.iter().enumerate() {
-                    if let Some(group) = group_of(group) {
-                        into[group] += count;
-                    }
+    /// Writes the selected rows' inputs down, in their order, and marks the rows that have one with `flag`.
+    pub(super) fn inputs(
+        &self,
+        at: &StateBlock<'_>,
+        scratch: &mut Scratch,
+        flag: u64,
+        flags: &mut [u64],
+        out: &mut Vec<u64>,
+    ) -> Result<(), EngineError> {
+        out.clear();
+        out.resize(at.selection.count, 0);
+        let mut selected = self.filter.map_or(at.selection.mask, |filter| at.filtered[filter]);
+        let rows = at.selection.rows();
+        if let Some(slot) = self.slot {
+            let Some(column) = at.view.column(slot) else { return Ok(()) };
+            if column.nulls > 0 {
+                selected = mask::and(&selected, &at.view.valid(slot, at.block, scratch));
+            }
+            match (&column.data, self.kind) {
+                (_, Kind::Values | Kind::Rows) => {}
+                (Data::Longs(_), _) => {
+                    let longs = scratch.longs(column, slot, at.block);
+                    out.iter_mut().zip(rows).for_each(|(out, row)| *out = longs[usize::from(*row)].cast_unsigned());
+                }
+                (Data::Doubles(doubles), _) => {
+                    let doubles = doubles.get(at.block * BLOCK_ROWS..).unwrap_or(&[]);
+                    let value = |row: u16| doubles.get(usize::from(row)).copied().unwrap_or(0.0).to_bits();
+                    out.iter_mut().zip(rows).for_each(|(out, row)| *out = value(*row));
+                }
+                (Data::Booleans(bits), _) => {
+                    let bits = bits.block(at.block);
+                    let value = |row: u16| u64::from(mask::is_set(&bits, usize::from(row)));
+                    out.iter_mut().zip(rows).for_each(|(out, row)| *out = value(*row));
+                }
+                (Data::Codes(_) | Data::Plain(_), _) => {
+                    let ids = self.ids(at, slot, scratch, &at.selection.mask)?;
+                    out.iter_mut().zip(&ids).for_each(|(out, id)| *out = u64::from(*id));
                 }
             }
-            (State::Longs(into, seen), State::Longs(from, from_seen)) => {
-                for (group, value) in from.iter().enumerate() {
-                    if let Some(group) = group_of(group) {
-                        self.add_long(&mut into[group], *value);
-                    }
+        }
+        let full = selected == at.selection.mask;
+        for (flags, row) in flags.iter_mut().zip(rows) {
+            if full || mask::is_set(&selected, usize::from(*row)) {
+                *flags |= flag;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds one row that was written down.
+    #[inline]
+    pub(super) fn add_input(&self, state: &mut State, group: usize, input: u64) {
+        match state {
+            State::Counts(counts) => counts[group] += 1,
+            State::Longs(values, seen) => {
+                self.add_long(&mut values[group], input.cast_signed());
+                if !self.always {
+                    seen.insert(u32::try_from(group).unwrap_or(u32::MAX));
                 }
-                merge_seen(seen, from_seen, from.len(), group_of);
+            }
+            State::Doubles(values, seen) => {
+                self.add_double(&mut values[group], f64::from_bits(input));
+                if !self.always {
+                    seen.insert(u32::try_from(group).unwrap_or(u32::MAX));
+                }
+            }
+            State::Pairs(pairs, counts) => add_pair(pairs, counts, group, input),
+            // Only without keys, and then nothing is written down; and only of few groups.
+            State::Ids(_) | State::Sets(_) => {}
+        }
+    }
+
+    /// Adds another partial's groups, given as pairs of its group and the group of `into`.
+    pub(super) fn merge(&self, into: &mut State, from: &State, groups: &[(u32, u32)]) {
+        let pairs = groups.iter().map(|(from, into)| (*from as usize, *into as usize));
+        match (into, from) {
+            (State::Counts(into), State::Counts(from)) => pairs.for_each(|(a, b)| into[b] += from[a]),
+            (State::Longs(into, seen), State::Longs(from, from_seen)) => {
+                pairs.for_each(|(a, b)| self.add_long(&mut into[b], from[a]));
+                merge_seen(seen, from_seen, groups);
             }
             (State::Doubles(into, seen), State::Doubles(from, from_seen)) => {
-                for (group, value) in from.iter().enumerate() {
-                    if let Some(group) = group_of(group) {
-                        self.add_double(&mut into[group], *value);
-                    }
-                }
-                merge_seen(seen, from_seen, from.len(), group_of);
+                pairs.for_each(|(a, b)| self.add_double(&mut into[b], from[a]));
+                merge_seen(seen, from_seen, groups);
             }
             (State::Ids(into), State::Ids(from)) => into.union(from),
-            (State::Pairs(into, counts), State::Pairs(from, _)) => {
+            (State::Sets(into), State::Sets(from)) => pairs.for_each(|(a, b)| into[b].union(&from[a])),
+            (State::Pairs(into, counts), State::Pairs(from, from_counts)) => {
+                let mut group_of = vec![u32::MAX; from_counts.len()];
+                groups.iter().for_each(|(from, into)| group_of[*from as usize] = *into);
                 for pair in from.keys() {
-                    if let Some(group) = group_of(usize::try_from(pair[0]).unwrap_or(usize::MAX)) {
-                        add_pair(into, counts, group, pair[1]);
+                    let group = usize::try_from(pair[0]).ok().and_then(|group| group_of.get(group).copied());
+                    if let Some(group) = group.filter(|group| *group != u32::MAX) {
+                        add_pair(into, counts, group as usize, pair[1]);
                     }
                 }
             }
@@ -434,16 +528,12 @@ impl StatePlan {
     }
 }
 
-fn merge_seen(into: &mut IdSet, from: &IdSet, groups: usize, group_of: impl Fn(usize) -> Option<usize>) {
-    if from.size_bytes() == 0 {
-        return;
-    }
-    for group in 0..groups {
-        if from.contains(u32::try_from(group).unwrap_or(u32::MAX))
-            && let Some(group) = group_of(group)
-        {
-            into.insert(u32::try_from(group).unwrap_or(u32::MAX));
-        }
+fn merge_seen(into: &mut IdSet, from: &IdSet, groups: &[(u32, u32)]) {
+    if from.size_bytes() > 0 {
+        groups
+            .iter()
+            .filter(|(from_group, _)| from.contains(*from_group))
+            .for_each(|(_, group)| _ = into.insert(*group));
     }
 }
 
@@ -480,6 +570,7 @@ impl State {
             Self::Longs(values, seen) => values.capacity() * 8 + seen.size_bytes(),
             Self::Doubles(values, seen) => values.capacity() * 8 + seen.size_bytes(),
             Self::Ids(ids) => ids.size_bytes(),
+            Self::Sets(sets) => sets.iter().map(|set| set.size_bytes() + size_of::<IdSet>()).sum(),
             Self::Pairs(pairs, counts) => pairs.size_bytes() + counts.capacity() * 8,
         }
     }
@@ -490,6 +581,7 @@ impl State {
             Self::Counts(values) | Self::Pairs(_, values) => Some(values.get(at).copied().unwrap_or(0)),
             Self::Longs(values, seen) => (always || seen.contains(group)).then(|| values.get(at).copied())?,
             Self::Ids(ids) => i64::try_from(ids.count()).ok(),
+            Self::Sets(sets) => i64::try_from(sets.get(at).map_or(0, IdSet::count)).ok(),
             Self::Doubles(..) => None,
         }
     }

@@ -38,6 +38,12 @@ impl<const N: usize> KeyTable<N> {
         Self { slots: vec![Slot { key: [0; N], group: EMPTY }; SLOTS_MIN], keys: Vec::new() }
     }
 
+    /// With room for about so many groups.
+    pub(super) fn with_capacity(groups: usize) -> Self {
+        let slots = (groups * 2).next_power_of_two().max(SLOTS_MIN);
+        Self { slots: vec![Slot { key: [0; N], group: EMPTY }; slots], keys: Vec::with_capacity(groups) }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.keys.len()
     }
