@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use client::Connection;
+use reqwest::Method;
 use serde_json::Value;
 
 use super::failure::{Code, Failure};
+use super::sql::http;
 
 /// Options of the commands that speak Kafka.
 #[derive(Clone, Debug, clap::Args)]
@@ -31,10 +33,10 @@ impl KafkaArgs {
 
 /// Options of the commands that speak HTTP.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct HttpArgs {
-    /// The server's HTTP address
-    #[arg(long, short = 'u', env = "SEAWALL_URL", default_value = "http://127.0.0.1:8888")]
-    pub url: String,
+    #[command(flatten)]
+    http: http::HttpArgs,
     /// Longest wait for one answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
@@ -42,86 +44,41 @@ pub struct HttpArgs {
 
 impl HttpArgs {
     pub fn connect(&self) -> Result<Http, Failure> {
-        Http::new(&self.url, Duration::from_secs(self.timeout))
+        Ok(Http {
+            http: http::Http::new(&self.http)?,
+            patience: Duration::from_secs(self.timeout),
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+        })
     }
 }
 
-/// A blocking HTTP client for one server.
+/// A node's HTTP port for commands that ask one thing after another; every answer has a bound in time.
 pub struct Http {
-    url: String,
-    client: reqwest::Client,
+    http: http::Http,
+    patience: Duration,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Http {
-    pub fn new(url: &str, patience: Duration) -> Result<Self, Failure> {
-        let scheme = if url.contains("://") { "" } else { "http://" };
-        let client = reqwest::Client::builder().timeout(patience).no_proxy().build();
-        Ok(Self {
-            url: format!("{scheme}{}", url.trim_end_matches('/')),
-            client: client.map_err(|error| Failure::new(Code::Failure, error.to_string()))?,
-            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
-        })
-    }
-
     pub fn get(&self, path: &str) -> Result<Value, Failure> {
-        self.send(self.client.get(self.at(path)))
+        self.within(path, self.http.json(Method::GET, path, None))
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        self.send(self.client.post(self.at(path)).json(body))
+        self.within(path, self.http.json(Method::POST, path, Some(body)))
     }
 
     pub fn delete(&self, path: &str) -> Result<(), Failure> {
-        self.send(self.client.delete(self.at(path))).map(drop)
+        self.within(path, self.http.send(Method::DELETE, path, None)).map(drop)
     }
 
-    fn at(&self, path: &str) -> String {
-        format!("{}{path}", self.url)
-    }
-
-    fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {
+    fn within<T>(&self, path: &str, answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let seconds = self.patience.as_secs();
         self.runtime.block_on(async {
-            let answer = request.send().await.map_err(|error| self.unanswered(&error))?;
-            let status = answer.status();
-            let body = answer.bytes().await.map_err(|error| self.unanswered(&error))?;
-            if !status.is_success() {
-                return Err(refused(status.as_u16(), &body));
-            }
-            if body.is_empty() {
-                return Ok(Value::Null);
-            }
-            serde_json::from_slice(&body)
-                .map_err(|error| Failure::new(Code::Failure, format!("{}: the answer is not JSON: {error}", self.url)))
+            let late = || Failure::new(Code::Timeout, format!("{path}: no answer within {seconds} s"));
+            tokio::time::timeout(self.patience, answer).await.map_err(|_| late())?
         })
     }
-
-    fn unanswered(&self, error: &reqwest::Error) -> Failure {
-        if error.is_timeout() {
-            return Failure::new(Code::Timeout, format!("{}: no answer in time", self.url));
-        }
-        if error.is_connect() {
-            let message = format!("cannot connect to {}; is `seawall serve` running there?", self.url);
-            return Failure::new(Code::CannotConnect, message);
-        }
-        Failure::new(Code::Failure, format!("{}: {error}", self.url))
-    }
-}
-
-/// A refusal in the server's words: problem+json's detail, or Druid's message, or what there is.
-fn refused(status: u16, body: &[u8]) -> Failure {
-    let code = match status {
-        400 | 422 => Code::Usage,
-        401 | 403 => Code::Denied,
-        404 => Code::NotFound,
-        409 => Code::Conflict,
-        408 | 504 => Code::Timeout,
-        _ => Code::Failure,
-    };
-    let problem: Value = serde_json::from_slice(body).unwrap_or_default();
-    let words = ["detail", "errorMessage", "title", "error"].iter().find_map(|key| problem.get(key)?.as_str());
-    let shown = words.map_or_else(|| format!("HTTP {status}"), str::to_owned);
-    Failure::new(code, shown)
 }
 
 /// A name as one segment of a path.
@@ -135,10 +92,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_shown_in_the_servers_words() {
-        let failure = refused(409, br#"{"title":"Conflict","detail":"table t exists"}"#);
-        assert_eq!(failure, Failure::new(Code::Conflict, "table t exists"));
-        assert_eq!(refused(502, b"<html>"), Failure::new(Code::Failure, "HTTP 502"));
+    fn a_name_fits_into_a_path() {
         assert_eq!(segment("a b/c"), "a%20b%2Fc");
+        assert_eq!(segment("wiki-1.x_y"), "wiki-1.x_y");
     }
 }
