@@ -137,17 +137,33 @@ impl Tables {
             }
         }
         for table in state.tables.values() {
-            match self.runtime(table.id) {
+            let begins_again = self.end_if_changed(table).await;
+            // What was sealed while the old one ended is in the newest state, not in the one at hand.
+            let newest = self.deps.meta.state();
+            let table = newest.tables.get(&table.id).unwrap_or(table);
+            let catches_up = at_start || begins_again;
+            match self.runtime(table.id).filter(|_| !begins_again) {
                 Some(running) => running.set_paused(table.mode == TableMode::Suspended),
-                None => self.begin(table, state, at_start).await,
+                None => self.begin(table, state, catches_up).await,
             }
             if let (Some(running), Some(topic)) = (self.runtime(table.id), state.topics.get(&table.topic)) {
                 for index in 0..topic.partitions {
-                    running.begin_partition(PartitionIndex(index), table, at_start, &self.deps);
+                    running.begin_partition(PartitionIndex(index), table, catches_up, &self.deps);
                 }
             }
         }
         self.set_floors(state);
+    }
+
+    /// Ends a table whose spec is no longer the one it runs by; true if it did. It begins again from its published
+    /// offsets, and its queries wait until it has caught up.
+    async fn end_if_changed(&self, table: &Table) -> bool {
+        let Some(running) = self.runtime(table.id).filter(|running| running.spec_text != table.spec) else {
+            return false;
+        };
+        running.stop();
+        running.seals_ended().await;
+        true
     }
 
     fn runtime(&self, id: TableId) -> Option<Arc<TableRuntime>> {

@@ -18,6 +18,8 @@ use super::status::{DeadLetterSample, IngestCounters, IngestRates, PartitionStat
 use super::{Deps, reader};
 use crate::node::time;
 
+/// Between looks at whether a seal has ended.
+const SEAL_POLL: std::time::Duration = std::time::Duration::from_millis(20);
 /// Dead letters shown; the newest stay.
 const DEAD_LETTERS_MAX: usize = 100;
 /// Windows of the moving averages, as Druid names them, in seconds.
@@ -68,6 +70,8 @@ pub struct TableRuntime {
     pub topic: TopicId,
     pub topic_name: String,
     pub spec: Arc<TableSpec>,
+    /// As the metadata has it: another text means that the table must begin again.
+    pub spec_text: String,
     pub created: Timestamp,
     pub dictionary: Arc<TableDictionary>,
     core: Mutex<Core>,
@@ -103,6 +107,7 @@ impl TableRuntime {
             topic: table.topic,
             topic_name,
             spec: Arc::new(spec),
+            spec_text: table.spec.clone(),
             created: table.created,
             dictionary,
             core: Mutex::new(core),
@@ -188,6 +193,13 @@ impl TableRuntime {
 
     pub(super) fn stop_signal(&self) -> watch::Receiver<bool> {
         self.stopped.subscribe()
+    }
+
+    /// Waits until no partition is being sealed. Sealing ends by itself once the table was stopped.
+    pub(super) async fn seals_ended(&self) {
+        while self.core().partitions.values().any(|place| place.sealing) {
+            tokio::time::sleep(SEAL_POLL).await;
+        }
     }
 
     pub fn partition_indexes(&self) -> Vec<PartitionIndex> {
