@@ -47,7 +47,9 @@ impl State {
     /// # Errors
     /// [`CodecError`] if the bytes are not a state of a version this build knows.
     pub fn restore(bytes: &[u8]) -> Result<Self, CodecError> {
-        decode("state snapshot", bytes)
+        let mut state: Self = decode("state snapshot", bytes)?;
+        state.index();
+        Ok(state)
     }
 }
 

@@ -31,6 +31,9 @@ pub struct State {
     /// Topics whose data may be deleted, with the index of the command that said so.
     pub tombstones: BTreeMap<TopicId, LogIndex>,
     pub next_producer_id: i64,
+    /// Topics by name; follows from `topics`.
+    #[serde(skip)]
+    names: BTreeMap<String, TopicId>,
 }
 
 impl State {
@@ -75,7 +78,12 @@ impl State {
 
     #[must_use]
     pub fn topic_named(&self, name: &str) -> Option<&Arc<Topic>> {
-        self.topics.values().find(|topic| topic.name == name)
+        self.topics.get(self.names.get(name)?)
+    }
+
+    /// Fills in what follows from the rest, after reading a snapshot.
+    pub(crate) fn index(&mut self) {
+        self.names = self.topics.values().map(|topic| (topic.name.clone(), topic.id)).collect();
     }
 
     #[must_use]
@@ -105,18 +113,20 @@ impl State {
             return Err(Refused::TopicExists { name: topic.name });
         }
         let id = topic.id;
+        self.names.insert(topic.name.clone(), id);
         self.topics.insert(id, Arc::new(topic));
         Ok(Applied::TopicCreated(id))
     }
 
     fn delete_topic(&mut self, at: LogIndex, id: TopicId) -> Result<Applied, Refused> {
-        let topic = self.topics.get(&id).ok_or_else(|| Refused::UnknownTopic(id.to_string()))?;
+        let topic = self.topics.get(&id).cloned().ok_or_else(|| Refused::UnknownTopic(id.to_string()))?;
         if topic.internal {
             return Err(Refused::InternalTopic(topic.name.clone()));
         }
         if let Some(table) = self.readers_of(id).next() {
             return Err(Refused::TopicInUse { topic: topic.name.clone(), table: table.name.clone() });
         }
+        self.names.remove(&topic.name);
         self.topics.remove(&id);
         self.tombstones.insert(id, at);
         if self.tombstones.len() > TOMBSTONES_MAX
