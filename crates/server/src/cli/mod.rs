@@ -18,10 +18,10 @@ mod producer;
 mod remote;
 mod serve;
 mod settings;
+mod sql;
 mod status;
 mod table;
 mod topic;
-mod sql;
 
 use std::process::ExitCode;
 
