@@ -4,7 +4,8 @@
 //! scalar     one shape for a function: how it coerces, what it returns, what it does
 //! time       TIME_FLOOR and its family;  joda  its patterns
 //! cast       casts as Druid does them: no errors, zones, dates
-//! text       search, regular expressions, formatting;  number  rounding, division, bits
+//! text       search and regular expressions;  json  JSON paths;  show  numbers, addresses and formats
+//! number     rounding, division, bits
 //! array      multi-value helpers, ARRAY_CONCAT_AGG
 //! ```
 
@@ -12,8 +13,10 @@ mod aggregate;
 mod array;
 mod cast;
 pub mod joda;
+mod json;
 mod number;
 mod scalar;
+mod show;
 mod text;
 pub mod time;
 
@@ -27,9 +30,11 @@ pub use text::compile;
 
 /// All scalar functions of ours.
 pub fn scalars() -> Vec<Arc<ScalarUDF>> {
-    [time::functions(), cast::functions(), text::functions(), number::functions(), array::functions()]
+    let text = [text::functions(), json::functions(), show::functions()].into_iter().flatten();
+    [time::functions(), cast::functions(), number::functions(), array::functions()]
         .into_iter()
         .flatten()
+        .chain(text)
         .map(|function| Arc::new(ScalarUDF::new_from_impl(function)))
         .collect()
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! context    names and functions for the planner
 //! coerce     comparisons of text with numbers and times, as Calcite does them
-//! order      groups come to a window function in the order of their keys
+//! order      groups come to a window function in the order of their keys;  ties  also equal ones
 //! aggregate  Aggregate over a table -> the segment engine;  top  ORDER BY .. LIMIT into it
 //! memory     one query's share of the memory
 //! errors     DataFusion's errors in our words
@@ -15,6 +15,7 @@ mod context;
 pub mod errors;
 mod memory;
 mod order;
+mod ties;
 mod top;
 
 use std::sync::Arc;
@@ -58,6 +59,7 @@ impl Planner {
             .with_config(config)
             .with_default_features()
             .with_optimizer_rules(optimizer_rules())
+            .with_physical_optimizer_rule(Arc::new(ties::OrderTies))
             .build();
         for function in crate::functions::scalars() {
             base.register_udf(function).map_err(from_datafusion)?;

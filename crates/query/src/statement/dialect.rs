@@ -2,7 +2,10 @@
 
 use std::any::TypeId;
 
-use datafusion::sql::sqlparser::dialect::{Dialect as SqlDialect, PostgreSqlDialect};
+use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::dialect::{Dialect as SqlDialect, PostgreSqlDialect, Precedence};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 use crate::request::Dialect;
 
@@ -53,6 +56,19 @@ impl SqlDialect for DruidDialect {
 
     fn allow_extract_single_quotes(&self) -> bool {
         true
+    }
+
+    /// `IS [NOT] DISTINCT FROM`: the parser's own way takes an AND behind it for a part of the right side.
+    fn parse_infix(&self, parser: &mut Parser, expr: &Expr, _precedence: u8) -> Option<Result<Expr, ParserError>> {
+        let negated = parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
+        if !negated && !parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
+            return None;
+        }
+        let right = parser.parse_subexpr(self.prec_value(Precedence::Is));
+        Some(right.map(|right| {
+            let (left, right) = (Box::new(expr.clone()), Box::new(right));
+            if negated { Expr::IsNotDistinctFrom(left, right) } else { Expr::IsDistinctFrom(left, right) }
+        }))
     }
 
     fn supports_parens_around_table_factor(&self) -> bool {

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::ast::{as_text, call, cast, column, ident, nested, null, number, text};
 use super::postgres;
-use super::rewrite::{Session, unknown_unit};
+use super::rewrite::{Session, rewrite_cast, unknown_unit};
 use super::time::period_of_unit;
 use crate::error::QueryError;
 
@@ -42,6 +42,7 @@ pub fn rewrite_function(mut function: Function, session: &Session) -> Result<Exp
     {
         return Ok(null());
     }
+    let returning = take_returning(&mut function);
     let Some(args) = take_args(&mut function) else {
         return Ok(Expr::Function(function));
     };
@@ -65,7 +66,20 @@ pub fn rewrite_function(mut function: Function, session: &Session) -> Result<Exp
         Err(args) => args,
     };
     put_args(&mut function, args);
-    Ok(widen(&name, function))
+    match returning {
+        Some(data_type) => Ok(rewrite_cast(Expr::Function(function), data_type, session)),
+        None => Ok(widen(&name, function)),
+    }
+}
+
+/// The type of `JSON_VALUE(x, path RETURNING type)`.
+fn take_returning(function: &mut Function) -> Option<DataType> {
+    let FunctionArguments::List(list) = &mut function.args else { return None };
+    let at = list.clauses.iter().position(|clause| matches!(clause, FunctionArgumentClause::JsonReturningClause(_)))?;
+    match list.clauses.remove(at) {
+        FunctionArgumentClause::JsonReturningClause(clause) => Some(clause.data_type),
+        _ => None,
+    }
 }
 
 /// The last part of the name in lower case: `pg_catalog.format_type` is `format_type`.
@@ -266,7 +280,8 @@ fn scalar(name: &str, mut args: Vec<Expr>) -> Result<Rewritten, QueryError> {
         ("concat" | "textcat", 1..) => {
             let mut parts = args.into_iter();
             let first = parts.next().unwrap_or_else(null);
-            parts.fold(first, |left, right| binary(left, BinaryOperator::StringConcat, right))
+            let part = |expr| call("cast_varchar", vec![expr]);
+            parts.fold(part(first), |left, right| binary(left, BinaryOperator::StringConcat, part(right)))
         }
         ("nvl" | "ifnull", 2) => call("coalesce", args),
         ("mod", 2) => {
@@ -326,6 +341,11 @@ fn array(name: &str, mut args: Vec<Expr>) -> Rewritten {
             Ok(call("array_slice", args))
         }
         ("array_length", 1) => Ok(cast(call("array_length", args), DataType::BigInt(None))),
+        ("array_to_string", 2) => {
+            // Druid writes the nulls too.
+            args.push(text("null"));
+            Ok(call(&name, args))
+        }
         ("array_append" | "array_prepend" | "array_concat" | "array_to_string", _) => Ok(call(&name, args)),
         _ => Err(args),
     }

@@ -85,6 +85,7 @@ pub fn parse(sql: &str, dialect: Dialect) -> Result<Parsed, QueryError> {
     };
     let parameters = number_parameters(&mut tokens)?;
     let plan_for = strip_plan_for(&mut tokens);
+    fill_trim(&mut tokens);
     let body = parse_body(tokens, dialect, plan_for)?;
     Ok(Parsed { settings, body, parameters })
 }
@@ -248,6 +249,28 @@ fn strip_plan_for(tokens: &mut Vec<TokenWithSpan>) -> bool {
         tokens.drain(..=places[PREFIX.len() - 1]);
     }
     matches
+}
+
+/// `TRIM(BOTH FROM x)` means blanks; the parser wants them written.
+fn fill_trim(tokens: &mut Vec<TokenWithSpan>) {
+    let is = |token: &TokenWithSpan, keywords: &[Keyword]| match &token.token {
+        Token::Word(word) => keywords.contains(&word.keyword),
+        _ => false,
+    };
+    let places: Vec<usize> =
+        (0..tokens.len()).filter(|&at| !matches!(tokens[at].token, Token::Whitespace(_))).collect();
+    let bare: Vec<usize> = places
+        .windows(2)
+        .filter(|pair| {
+            is(&tokens[pair[0]], &[Keyword::BOTH, Keyword::LEADING, Keyword::TRAILING])
+                && is(&tokens[pair[1]], &[Keyword::FROM])
+        })
+        .map(|pair| pair[1])
+        .collect();
+    for at in bare.into_iter().rev() {
+        let span = tokens[at].span;
+        tokens.insert(at, TokenWithSpan { token: Token::SingleQuotedString(" ".to_owned()), span });
+    }
 }
 
 fn parse_body(tokens: Vec<TokenWithSpan>, dialect: Dialect, plan_for: bool) -> Result<Body, QueryError> {

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, CeilFloorKind, DataType, DateTimeField, ExactNumberInfo, Expr, Fetch, FunctionArguments,
-    Interval, LimitClause, Query, Select, SetExpr, TimezoneInfo, TypedString, UnaryOperator, VisitMut, VisitorMut,
+    Interval, LimitClause, NamedWindowDefinition, NamedWindowExpr, Query, Select, SetExpr, TimezoneInfo, TypedString,
+    UnaryOperator, VisitMut, VisitorMut, WindowSpec, WindowType,
 };
 use store::calendar::Zone;
 
@@ -84,6 +85,11 @@ impl VisitorMut for Rewriter<'_> {
             postgres::answer_empty(select);
         }
         unnest::rewrite_from(select);
+        for NamedWindowDefinition(_, window) in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(spec) = window {
+                self.frame(spec);
+            }
+        }
         ControlFlow::Continue(())
     }
 
@@ -116,14 +122,19 @@ impl Rewriter<'_> {
                     _ => super::ast::column("user"),
                 }
             }
-            Expr::Function(function) => rewrite_function(function, self.session)?,
+            Expr::Function(mut function) => {
+                if let Some(WindowType::WindowSpec(spec)) = &mut function.over {
+                    self.frame(spec);
+                }
+                rewrite_function(function, self.session)?
+            }
             Expr::Floor { expr, field } => self.floor("time_floor", "floor", *expr, field)?,
             Expr::Ceil { expr, field } => self.floor("time_ceil", "ceil", *expr, field)?,
             Expr::Extract { field, expr, .. } => {
                 call("time_extract", vec![*expr, text(unit_name(&field)), self.zone()])
             }
             Expr::TypedString(typed) => self.typed(typed)?,
-            Expr::Cast { expr, data_type, kind, .. } => self.cast(*expr, data_type, kind),
+            Expr::Cast { expr, data_type, kind, .. } => cast_as(*expr, data_type, kind, self.session),
             Expr::BinaryOp { left, op, right } => self.binary(*left, op, *right),
             Expr::Position { expr, r#in } => cast(call("strpos", vec![*r#in, *expr]), DataType::BigInt(None)),
             Expr::Collate { expr, .. } => *expr,
@@ -135,6 +146,13 @@ impl Rewriter<'_> {
             Expr::AtTimeZone { timestamp, .. } if self.session.dialect == Dialect::Postgres => *timestamp,
             other => other,
         })
+    }
+
+    /// Druid: without an ORDER BY a window is its whole partition, whatever its frame says.
+    fn frame(&self, spec: &mut WindowSpec) {
+        if self.session.dialect == Dialect::Druid && spec.order_by.is_empty() && spec.window_name.is_none() {
+            spec.window_frame = None;
+        }
     }
 
     fn zone(&self) -> Expr {
@@ -165,46 +183,7 @@ impl Rewriter<'_> {
                 let day = store::calendar::format_iso(base::Timestamp(millis));
                 Ok(cast(text(day.get(..10).unwrap_or(&day)), DataType::Date))
             }
-            other => Ok(self.cast(Expr::Value(value), other, CastKind::Cast)),
-        }
-    }
-
-    /// Druid's casts give NULL for a value that does not fit; times follow the session's zone.
-    fn cast(&self, expr: Expr, data_type: DataType, kind: CastKind) -> Expr {
-        let druid = self.session.dialect == Dialect::Druid;
-        match data_type {
-            DataType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::Tz | TimezoneInfo::WithTimeZone)
-            | DataType::Timestamp(_, TimezoneInfo::WithoutTimeZone)
-            | DataType::TimestampNtz(_)
-            | DataType::Datetime(_) => call("cast_timestamp", vec![expr, self.zone()]),
-            DataType::Date => match super::ast::as_text(&expr) {
-                Some(_) => try_cast(expr, DataType::Date),
-                None => call("cast_date", vec![expr, self.zone()]),
-            },
-            DataType::Varchar(_)
-            | DataType::CharVarying(_)
-            | DataType::CharacterVarying(_)
-            | DataType::Char(_)
-            | DataType::Character(_)
-            | DataType::Nvarchar(_)
-            | DataType::String(_)
-            | DataType::Text => call("cast_varchar", vec![expr, self.zone()]),
-            DataType::Int(_)
-            | DataType::Integer(_)
-            | DataType::SmallInt(_)
-            | DataType::TinyInt(_)
-            | DataType::BigInt(_)
-            | DataType::Int8(_)
-                if druid =>
-            {
-                call("cast_bigint", vec![expr])
-            }
-            DataType::Decimal(_) | DataType::Numeric(_) | DataType::Dec(_) => {
-                try_cast(expr, DataType::Double(ExactNumberInfo::None))
-            }
-            DataType::Custom(..) | DataType::Regclass => postgres::cast(expr, data_type, self.session),
-            other if druid => try_cast(expr, other),
-            other => Expr::Cast { kind, expr: Box::new(expr), data_type: other, array: false, format: None },
+            other => Ok(cast_as(Expr::Value(value), other, CastKind::Cast, self.session)),
         }
     }
 
@@ -220,7 +199,22 @@ impl Rewriter<'_> {
             _ => (left, right),
         };
         let op = postgres::operator(op);
+        if op == BinaryOperator::StringConcat && self.session.dialect == Dialect::Druid {
+            let [left, right] = [left, right].map(|side| self.concatenated(side));
+            return Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) };
+        }
         Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+    }
+}
+
+impl Rewriter<'_> {
+    /// A side of `||`, of any type, as text.
+    fn concatenated(&self, side: Expr) -> Expr {
+        let text_already = match &side {
+            Expr::BinaryOp { op, .. } => *op == BinaryOperator::StringConcat,
+            other => super::ast::as_text(other).is_some(),
+        };
+        if text_already { side } else { call("cast_varchar", vec![side, self.zone()]) }
     }
 }
 
@@ -266,6 +260,51 @@ fn as_shift(expr: &Expr) -> Option<Shift> {
         Expr::Nested(inner) => as_shift(inner),
         _ => None,
     }
+}
+
+/// Druid's casts give NULL for a value that does not fit; times follow the session's zone.
+fn cast_as(expr: Expr, data_type: DataType, kind: CastKind, session: &Session) -> Expr {
+    let druid = session.dialect == Dialect::Druid;
+    let zone = || text(session.zone_name.as_str());
+    match data_type {
+        DataType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::Tz | TimezoneInfo::WithTimeZone)
+        | DataType::Timestamp(_, TimezoneInfo::WithoutTimeZone)
+        | DataType::TimestampNtz(_)
+        | DataType::Datetime(_) => call("cast_timestamp", vec![expr, zone()]),
+        DataType::Date => match super::ast::as_text(&expr) {
+            Some(_) => try_cast(expr, DataType::Date),
+            None => call("cast_date", vec![expr, zone()]),
+        },
+        DataType::Varchar(_)
+        | DataType::CharVarying(_)
+        | DataType::CharacterVarying(_)
+        | DataType::Char(_)
+        | DataType::Character(_)
+        | DataType::Nvarchar(_)
+        | DataType::String(_)
+        | DataType::Text => call("cast_varchar", vec![expr, zone()]),
+        DataType::Int(_)
+        | DataType::Integer(_)
+        | DataType::SmallInt(_)
+        | DataType::TinyInt(_)
+        | DataType::BigInt(_)
+        | DataType::Int8(_)
+            if druid =>
+        {
+            call("cast_bigint", vec![expr])
+        }
+        DataType::Decimal(_) | DataType::Numeric(_) | DataType::Dec(_) => {
+            try_cast(expr, DataType::Double(ExactNumberInfo::None))
+        }
+        DataType::Custom(..) | DataType::Regclass => postgres::cast(expr, data_type, session),
+        other if druid => try_cast(expr, other),
+        other => Expr::Cast { kind, expr: Box::new(expr), data_type: other, array: false, format: None },
+    }
+}
+
+/// A cast to a type that a function names itself.
+pub fn rewrite_cast(expr: Expr, data_type: DataType, session: &Session) -> Expr {
+    cast_as(expr, data_type, CastKind::Cast, session)
 }
 
 /// The names a result may not use twice, for columns that wildcards brought.

@@ -12,7 +12,7 @@ mod grouped;
 mod provider;
 mod scan;
 
-pub use grouped::GroupedTable;
+pub use grouped::{GroupedTable, SegmentAggregateExec};
 pub use provider::{ByTime, SnapshotTable};
 
 use datafusion::common::DataFusionError;

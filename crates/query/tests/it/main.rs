@@ -9,6 +9,7 @@
 )]
 
 mod common;
+mod oracle;
 mod service;
 mod slt;
 mod wikipedia;

@@ -21,7 +21,7 @@ const ROWS: usize = 39_244;
 /// Cases of the file that are of this table and not native.
 const CASES: usize = 32;
 
-fn data() -> Option<PathBuf> {
+pub fn data() -> Option<PathBuf> {
     let given = std::env::var_os("SEAWALL_TEST_DATA").map(PathBuf::from);
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     let found = given.or(Some(beside)).filter(|path| path.join("druid-expected.json").exists());
