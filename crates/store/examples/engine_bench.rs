@@ -3,8 +3,14 @@
 //! ```sh
 //! cargo run --release -p seawall-store --example engine_bench -- [segments] [rows per segment] [threads]
 //! ```
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for the terminal, not part of the node")]
-#![expect(
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    reason = "a program for the terminal that measures, not part of the node"
+)]
+#![allow(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
@@ -293,6 +299,13 @@ fn run(snapshot: &TableSnapshot, query: &AggregateQuery, threads: usize) -> Reco
         partials
     });
     let parts = plan.merge_parts(threads);
+    if parts == 1 {
+        let merged = partials.into_iter().reduce(|mut into, from| {
+            plan.merge(&mut into, from).unwrap();
+            into
+        });
+        return plan.finish(merged.unwrap()).unwrap();
+    }
     let (plan, partials) = (&plan, &partials);
     let parts = std::thread::scope(|scope| {
         let merge = |part| move || plan.merge_part(partials, part, parts).unwrap();
@@ -390,7 +403,9 @@ fn main() {
     let segments = args.next().unwrap_or(6);
     let rows = args.next().unwrap_or(666_667);
     let threads = args.next().unwrap_or(2);
+    // For a profiler: one query, many times.
     let only = std::env::var("ONLY").unwrap_or_default();
+    let runs_wanted = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(7);
     let dictionary = Arc::new(TableDictionary::new());
     let (segments, last) = load(segments, rows, &dictionary);
     let total: u64 = segments.iter().map(|segment| segment.rows).sum();
@@ -411,7 +426,7 @@ fn main() {
     for (name, query) in queries(&needle).into_iter().filter(|(name, _)| name.contains(&only)) {
         let (mut runs, mut cpu) = (Vec::new(), Vec::new());
         let mut groups = 0;
-        for _ in 0..7 {
+        for _ in 0..runs_wanted {
             let (start, cpu_start) = (Instant::now(), cpu_ms());
             groups = run(&snapshot, &query, threads).num_rows();
             runs.push(ms(start));

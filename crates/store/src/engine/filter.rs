@@ -14,7 +14,7 @@ use super::query::{Comparison, Filter, LongTest, StringTest, Value};
 use crate::dictionary::IdSet;
 use crate::schema::ColumnType;
 use crate::segment::bitmap::{Mask, count};
-use crate::segment::codes::Codes;
+use crate::segment::codes::{Codes, Packing};
 use crate::segment::column::{Column, Data};
 use crate::segment::packing::BLOCK_ROWS;
 
@@ -664,7 +664,9 @@ impl Leaf {
             }
             (Test::Boolean(wanted), Data::Booleans(bits)) => {
                 let bits = bits.block(block);
-                mask::keep(&mut left, |row| wanted[usize::from(mask::is_set(&bits, row))] != negated);
+                let when_true = if wanted[1] != negated { bits } else { [0; 16] };
+                let when_false = if wanted[0] != negated { mask::and_not(&left, &bits) } else { [0; 16] };
+                left = mask::and(&left, &mask::or(&when_true, &when_false));
             }
             (Test::Text(test), Data::Plain(_)) => {
                 if mask::is_empty(&left) {
@@ -699,6 +701,13 @@ fn evaluate_codes(
         let mut left = *within;
         mask::keep(&mut left, |row| test(codes.packing.get(block * BLOCK_ROWS + row)));
         return left;
+    }
+    if let (Bounded::Codes(wanted), Packing::Bytes(bytes)) = (bound, &codes.packing)
+        && let [wanted] = wanted.as_slice()
+        && let Some(bytes) = bytes.get(block * BLOCK_ROWS..(block + 1) * BLOCK_ROWS)
+        && let Ok(bytes) = <&[u8; BLOCK_ROWS]>::try_from(bytes)
+    {
+        return mask::and(within, &mask::of_values(bytes, |code| u32::from(code) == *wanted));
     }
     let values = scratch.codes(column, slot, block);
     let found = match bound {

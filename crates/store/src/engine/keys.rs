@@ -16,6 +16,7 @@ use super::mask;
 use super::query::{Key, KeyKind, LongMap, StringMap, TimeFloor};
 use crate::dictionary::{Interner, NULL_ID, hash_string};
 use crate::schema::ColumnType;
+use crate::segment::bitmap::Mask;
 use crate::segment::column::Data;
 use crate::segment::packing::BLOCK_ROWS;
 
@@ -330,20 +331,17 @@ impl KeyPlan {
             out.iter_mut().for_each(|key| key[self.field.word] |= value << self.field.shift);
             return Ok(());
         }
-        let valid = column.valid(at.block);
+        let valid = if column.nulls == 0 { [u64::MAX; 16] } else { column.valid(at.block) };
         let values = scratch.longs(column, self.slot, at.block);
         let rows = at.selection.rows();
-        let mut each = |field: &mut dyn FnMut(i64) -> Option<u64>| {
-            for (key, row) in out.iter_mut().zip(rows) {
-                let row = usize::from(*row);
-                self.put(key, if mask::is_set(&valid, row) { field(values[row]) } else { None });
-            }
-        };
+        let each = Rows { key: self, valid: &valid, values, rows };
         match &self.source {
-            Source::Long { min } => each(&mut |value| Some(value.wrapping_sub(*min).cast_unsigned().wrapping_add(1))),
+            Source::Long { min } => {
+                each.pack(out, |value| Some(value.wrapping_sub(*min).cast_unsigned().wrapping_add(1)));
+            }
             Source::LongMap(map) => {
                 let mut last = None;
-                each(&mut |value| match last {
+                each.pack(out, |value| match last {
                     Some((of, result)) if of == value => result,
                     _ => {
                         let result = (map.0)(value).map(i64::cast_unsigned);
@@ -354,7 +352,7 @@ impl KeyPlan {
             }
             Source::Buckets { starts } => {
                 let (mut from, mut to, mut number) = (0, 0, 0);
-                each(&mut |value| {
+                each.pack(out, |value| {
                     if value < from || value >= to {
                         number = bucket_of(starts, value);
                         let at = usize::try_from(number).unwrap_or(1).max(1);
@@ -365,14 +363,14 @@ impl KeyPlan {
             }
             Source::FloorRaw(floor) => {
                 let (mut from, mut to) = (0, 0);
-                each(&mut |value| {
+                each.pack(out, |value| {
                     if value < from || value >= to {
                         (from, to) = (floor.0)(value);
                     }
                     Some(from.cast_unsigned())
                 });
             }
-            _ => each(&mut |value| Some(value.cast_unsigned())),
+            _ => each.pack(out, |value| Some(value.cast_unsigned())),
         }
         Ok(())
     }
@@ -407,6 +405,25 @@ impl KeyPlan {
             *id = cache[at];
         }
         Ok(())
+    }
+}
+
+/// A block's integers on their way into packed keys.
+struct Rows<'a> {
+    key: &'a KeyPlan,
+    valid: &'a Mask,
+    values: &'a [i64; BLOCK_ROWS],
+    rows: &'a [u16],
+}
+
+impl Rows<'_> {
+    #[inline]
+    fn pack<const N: usize>(&self, out: &mut [[u64; N]], mut field: impl FnMut(i64) -> Option<u64>) {
+        for (key, row) in out.iter_mut().zip(self.rows) {
+            let row = usize::from(*row);
+            let value = if mask::is_set(self.valid, row) { field(self.values[row]) } else { None };
+            self.key.put(key, value);
+        }
     }
 }
 

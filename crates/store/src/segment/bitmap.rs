@@ -1,7 +1,7 @@
 //! Bits of a column in whole blocks: 16 words for 1,024 rows; bits past the last row are 0.
 
 use arrow_array::{Array, BooleanArray};
-use arrow_buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 
 use super::packing::BLOCK_ROWS;
 
@@ -88,6 +88,11 @@ impl Bitmap {
             total += count(&block);
         }
         Some(total)
+    }
+
+    /// The words' bytes, little-endian as the machine is.
+    pub(crate) fn buffer(&self) -> Buffer {
+        self.words.inner().clone()
     }
 
     pub(crate) fn words(&self) -> &[u64] {

@@ -213,14 +213,12 @@ fn code_dictionary(name: &str, array: &DictionaryArray<Int32Type>) -> Result<Fil
     let wrong = || SegmentError::UnsupportedType { column: name.to_owned(), found: array.data_type().to_string() };
     let values = array.values().as_string_opt::<i32>().ok_or_else(wrong)?;
     let too_long = values.iter().flatten().any(|text| text.len() > STRING_BYTES_MAX);
-    if too_long || (array.len() >= PLAIN_ROWS_MIN && values.len() > array.len() / 2) {
-        let expanded = arrow_cast::cast(array, &DataType::Utf8).map_err(|_| wrong())?;
-        let strings = expanded.as_string_opt::<i32>().ok_or_else(wrong)?;
-        return Ok(if too_long {
-            FileStrings::Plain(plain_text(strings, true))
-        } else {
-            code_strings(strings).unwrap_or_else(|| FileStrings::Plain(plain_text(strings, true)))
-        });
+    if too_long || (array.len() >= PLAIN_ROWS_MIN && values.len() > (array.len() - array.null_count()) / 2) {
+        let value = |row: usize| match array.key(row) {
+            Some(key) if values.is_valid(key) => values.value(key).as_bytes(),
+            _ => &[],
+        };
+        return Ok(FileStrings::Plain(Plain::pack(true, (0..array.len()).map(value))));
     }
     let texts: Vec<&str> = values.iter().map(Option::unwrap_or_default).collect();
     let arrival: Vec<u32> = (0..array.len())

@@ -1,6 +1,7 @@
 //! A batch of sorted rows -> the column file.
 
 use arrow_array::RecordBatch;
+use arrow_buffer::{Buffer, NullBuffer};
 use arrow_schema::Field;
 
 use super::bitmap::Bitmap;
@@ -55,8 +56,8 @@ fn check_sizes(columns: &[ColumnParts]) -> Result<(), SegmentError> {
     Ok(())
 }
 
-fn string_parts(field: &Field, strings: FileStrings, nulls: Option<arrow_buffer::NullBuffer>) -> ColumnParts {
-    let null_count = nulls.as_ref().map_or(0, arrow_buffer::NullBuffer::null_count);
+fn string_parts(field: &Field, strings: FileStrings, nulls: Option<NullBuffer>) -> ColumnParts {
+    let null_count = nulls.as_ref().map_or(0, NullBuffer::null_count);
     match strings {
         FileStrings::Plain(plain) => {
             let validity = Bitmap::from_nulls(nulls.as_ref());
@@ -66,14 +67,14 @@ fn string_parts(field: &Field, strings: FileStrings, nulls: Option<arrow_buffer:
             let packing = Packing::pack(&codes, strings + 1);
             let width = super::packing::width_of(u32::try_from(strings).unwrap_or(u32::MAX));
             let mut sections = vec![match &packing {
-                Packing::Bytes(bytes) => (format::CODES_BYTES, bytes.to_vec()),
-                Packing::Words { words, .. } => (format::CODES_WORDS, le_u32(words)),
+                Packing::Bytes(bytes) => (format::CODES_BYTES, bytes.inner().clone()),
+                Packing::Words { words, .. } => (format::CODES_WORDS, words.inner().clone()),
             }];
-            sections.push((format::DICTIONARY, dictionary));
+            sections.push((format::DICTIONARY, Buffer::from(dictionary)));
             if strings >= POSTINGS_STRINGS_MIN {
                 let postings = Postings::build(&codes, strings + 1);
-                sections.push((format::POSTINGS_STARTS, le_u32(&postings.starts)));
-                sections.push((format::POSTINGS_ROWS, le_u32(&postings.rows)));
+                sections.push((format::POSTINGS_STARTS, postings.starts.inner().clone()));
+                sections.push((format::POSTINGS_ROWS, postings.rows.inner().clone()));
             }
             let mut entry = entry(field, ColumnType::String, Encoding::Codes, null_count);
             entry.width = width;
@@ -87,21 +88,21 @@ fn value_parts(field: &Field, ty: ColumnType, nulls: usize, validity: Option<&Bi
     let (encoding, mut sections) = match data {
         Data::Longs(longs) => (
             Encoding::Integers,
-            vec![(format::LONG_DIRECTORY, long_directory(longs)), (format::LONG_WORDS, le_u32(&longs.words))],
+            vec![(format::LONG_DIRECTORY, long_directory(longs)), (format::LONG_WORDS, longs.words.inner().clone())],
         ),
         Data::Doubles(doubles) => {
-            (Encoding::Doubles, vec![(format::DOUBLES, doubles.iter().flat_map(|value| value.to_le_bytes()).collect())])
+            (Encoding::Doubles, vec![(format::DOUBLES, doubles.inner().clone())])
         }
-        Data::Booleans(bits) => (Encoding::Bits, vec![(format::BITS, le_u64(bits.words()))]),
+        Data::Booleans(bits) => (Encoding::Bits, vec![(format::BITS, bits.buffer())]),
         Data::Plain(plain) => (
             Encoding::Plain,
-            vec![(format::PLAIN_DIRECTORY, plain_directory(plain)), (format::PLAIN_DATA, plain.data.to_vec())],
+            vec![(format::PLAIN_DIRECTORY, plain_directory(plain)), (format::PLAIN_DATA, plain.data.clone())],
         ),
         // Coded strings are written by `string_parts`; live codes mean nothing outside their node.
         Data::Codes(_) => (Encoding::Codes, Vec::new()),
     };
     if let Some(validity) = validity {
-        sections.push((format::VALIDITY, le_u64(validity.words())));
+        sections.push((format::VALIDITY, validity.buffer()));
     }
     ColumnParts { entry: entry(field, ty, encoding, nulls), sections }
 }
@@ -118,7 +119,7 @@ fn entry(field: &Field, ty: ColumnType, encoding: Encoding, nulls: usize) -> Col
     }
 }
 
-fn long_directory(longs: &Longs) -> Vec<u8> {
+fn long_directory(longs: &Longs) -> Buffer {
     let mut bytes = Vec::with_capacity(longs.blocks.len() * 24);
     for block in &longs.blocks {
         bytes.extend_from_slice(&block.min.to_le_bytes());
@@ -126,18 +127,10 @@ fn long_directory(longs: &Longs) -> Vec<u8> {
         bytes.extend_from_slice(&block.start.to_le_bytes());
         bytes.extend_from_slice(&[block.width, 0, 0, 0]);
     }
-    bytes
+    bytes.into()
 }
 
-fn plain_directory(plain: &Plain) -> Vec<u8> {
+fn plain_directory(plain: &Plain) -> Buffer {
     let numbers = plain.blocks.iter().flat_map(|block| [block.start, block.stored, block.unpacked]);
-    numbers.flat_map(u64::to_le_bytes).collect()
-}
-
-fn le_u32(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_le_bytes()).collect()
-}
-
-fn le_u64(words: &[u64]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    numbers.flat_map(u64::to_le_bytes).collect::<Vec<u8>>().into()
 }

@@ -1,5 +1,6 @@
 //! The column file's bytes: docs/formats/column-file.md, in both directions. Knows no Arrow and no dictionary.
 
+use arrow_buffer::Buffer;
 use base::checksum::{crc32c, crc32c_append};
 
 use super::error::FormatError;
@@ -77,7 +78,7 @@ pub(crate) struct Head {
 pub(crate) struct ColumnParts {
     pub(crate) entry: ColumnEntry,
     /// Kind and bytes.
-    pub(crate) sections: Vec<(u32, Vec<u8>)>,
+    pub(crate) sections: Vec<(u32, Buffer)>,
 }
 
 fn type_tag(ty: ColumnType) -> u8 {

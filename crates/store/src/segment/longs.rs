@@ -41,23 +41,25 @@ impl Longs {
             let mask = validity.map(|validity| validity.block(number));
             let (min, max) = bounds(block, mask.as_ref());
             let start = u32::try_from(words.len()).unwrap_or(u32::MAX);
-            let value = |row: usize| match &mask {
-                Some(mask) if mask[row / 64] >> (row % 64) & 1 == 0 => min,
-                _ => block.get(row).copied().unwrap_or(min),
-            };
             let range = max.wrapping_sub(min).cast_unsigned();
+            let mut full = [min; BLOCK_ROWS];
+            full[..block.len()].copy_from_slice(block);
+            if let Some(mask) = &mask {
+                for (row, value) in full.iter_mut().enumerate() {
+                    if mask[row / 64] >> (row % 64) & 1 == 0 {
+                        *value = min;
+                    }
+                }
+            }
             let width = if let Ok(range) = u32::try_from(range) {
-                for (row, offset) in offsets.iter_mut().enumerate() {
-                    *offset = low(value(row).wrapping_sub(min));
+                for (offset, value) in offsets.iter_mut().zip(&full) {
+                    *offset = low(value.wrapping_sub(min));
                 }
                 let width = packing::width_of(range);
                 packing::pack(width, &offsets, &mut words);
                 width
             } else {
-                for row in 0..BLOCK_ROWS {
-                    let value = value(row);
-                    words.extend([low(value), low(value >> 32)]);
-                }
+                words.extend(full.iter().flat_map(|value| [low(*value), low(*value >> 32)]));
                 WIDTH_RAW
             };
             blocks.push(LongBlock { min, max, start, width });
@@ -137,9 +139,13 @@ impl Longs {
 }
 
 fn bounds(block: &[i64], mask: Option<&Mask>) -> (i64, i64) {
+    let Some(mask) = mask else {
+        let min = block.iter().copied().min();
+        return min.zip(block.iter().copied().max()).unwrap_or((0, 0));
+    };
     let mut bounds = None;
     for (row, value) in block.iter().enumerate() {
-        if mask.is_none_or(|mask| mask[row / 64] >> (row % 64) & 1 == 1) {
+        if mask[row / 64] >> (row % 64) & 1 == 1 {
             let (min, max) = bounds.unwrap_or((*value, *value));
             bounds = Some((min.min(*value), max.max(*value)));
         }

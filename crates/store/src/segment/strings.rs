@@ -9,7 +9,8 @@ const FRAME_BYTES: usize = 256 << 10;
 /// So no frame unpacks to more than this.
 const FRAME_BYTES_MAX: usize = FRAME_BYTES + STRING_BYTES_MAX + 4;
 const FRAME_ENTRY_BYTES: usize = 16;
-const ZSTD_LEVEL: i32 = 3;
+/// Higher levels are no smaller here, only slower.
+const ZSTD_LEVEL: i32 = 1;
 
 /// The section of strings that ascend strictly.
 pub(crate) fn write(strings: &[&str]) -> Vec<u8> {
