@@ -13,7 +13,7 @@ use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
-use datafusion::physical_plan::execution_plan::with_new_children_if_necessary;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
@@ -39,7 +39,7 @@ impl PhysicalOptimizerRule for OrderTies {
             let window = node.is::<WindowAggExec>() || node.is::<BoundedWindowAggExec>();
             let child = node.children().first().map(|child| Arc::clone(child));
             match child.filter(|_| window).and_then(|child| finer(&child)) {
-                Some(child) => with_new_children_if_necessary(node, vec![child]).map(Transformed::yes),
+                Some(child) => replace_children_if_necessary(node, vec![child]).map(Transformed::yes),
                 None => Ok(Transformed::no(node)),
             }
         })
@@ -56,7 +56,7 @@ fn finer(plan: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
     }
     if plan.is::<ProjectionExec>() {
         let input = finer(plan.children().first()?)?;
-        return with_new_children_if_necessary(Arc::clone(plan), vec![input]).ok();
+        return replace_children_if_necessary(Arc::clone(plan), vec![input]).ok();
     }
     let sort = plan.downcast_ref::<SortExec>()?;
     if !over_groups(sort.input()) {

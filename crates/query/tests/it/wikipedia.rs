@@ -127,7 +127,7 @@ fn same(expected: &Value, found: Option<&str>) -> bool {
                 items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
             found == format!("[{}]", items.join(", "))
         }
-        other => other.to_string() == found,
+        other => serde_json::to_string(other).is_ok_and(|text| text == found),
     }
 }
 

@@ -60,7 +60,7 @@ fn missing(table: &str, segment: &Published, cause: String) -> Finding {
 
 /// Opens one segment from its column file, or from deep storage if that is absent or damaged.
 async fn load(table: &Arc<TableRuntime>, segment: &Published, deps: &Arc<Deps>) -> Result<Loaded, String> {
-    let worker = deps.workers.clone().acquire_owned().await.map_err(|error| error.to_string())?;
+    let worker = Arc::clone(&deps.workers).acquire_owned().await.map_err(|error| error.to_string())?;
     let path = column_file(deps, table, segment.id);
     let dictionary = Arc::clone(&table.dictionary);
     let opened = {

@@ -44,7 +44,7 @@ pub async fn run(table: Arc<TableRuntime>, partition: PartitionIndex, deps: Arc<
             }
             continue;
         }
-        let Ok(worker) = deps.workers.clone().acquire_owned().await else { return };
+        let Ok(worker) = Arc::clone(&deps.workers).acquire_owned().await else { return };
         let (step_table, step_reader) = (Arc::clone(&table), reader.clone());
         let step = tokio::task::spawn_blocking(move || {
             let result = step(&step_table, partition, &mut ingestor, &step_reader, next);

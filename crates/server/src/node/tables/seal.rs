@@ -102,7 +102,7 @@ async fn cut(
     partition: PartitionIndex,
     deps: &Arc<Deps>,
 ) -> Result<Option<(Offset, Offset, Vec<Piece>)>, String> {
-    let worker = deps.workers.clone().acquire_owned().await.map_err(|error| error.to_string())?;
+    let worker = Arc::clone(&deps.workers).acquire_owned().await.map_err(|error| error.to_string())?;
     let table = Arc::clone(table);
     let work = move || {
         let done = cut_blocking(&table, partition);
