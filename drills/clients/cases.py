@@ -79,6 +79,14 @@ def compare(found, expected, ordered):
     return None
 
 
+# pydruid asks for objects, in which a name stands once: of two columns of one name it sees the last.
+NOT_FOR_PYDRUID = {"window-orderByDescNulls": "names one column twice; asked as arrays over HTTP instead"}
+
+
+def over_http_arrays(server, query):
+    return server.sql(query)
+
+
 def over_pydruid(server, query):
     from pydruid.db import connect
 

@@ -32,7 +32,7 @@ def confluent_consume(bootstrap, topic, group, expected):
     seen = []
     try:
         while len(seen) < expected:
-            messages = consumer.consume(5000, timeout=PATIENCE_S)
+            messages = consumer.consume(min(5000, expected - len(seen)), timeout=PATIENCE_S)
             if not messages:
                 break
             for message in messages:

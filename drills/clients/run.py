@@ -44,6 +44,9 @@ def supervisor_spec(data, topic, table):
     schema = spec["dataSchema"]
     schema["dataSource"] = table
     schema["granularitySpec"].pop("intervals", None)
+    # Druid's documentation shows this table with a long metroCode.
+    dimensions = schema["dimensionsSpec"]["dimensions"]
+    dimensions[dimensions.index("metroCode")] = {"name": "metroCode", "type": "long"}
     return {"type": "kafka", "spec": {"dataSchema": schema, "ioConfig": {
         "type": "kafka", "topic": topic, "inputFormat": {"type": "json"}, "useEarliestOffset": True,
         "consumerProperties": {"bootstrap.servers": "localhost:9092"}}, "tuningConfig": {"type": "kafka"}}}
@@ -113,8 +116,11 @@ def sql_runs(report, server, data, lines):
     for table in ("wikipedia", "compaction-tutorial"):
         seen = server.wait_count(table, ROWS)
         report.row(f"{table}: counted by SQL", None if seen == ROWS else f"SQL counts {seen}")
-    for way in (cases.over_pydruid, cases.over_psycopg):
+    for usual_way in (cases.over_pydruid, cases.over_psycopg):
         for name, query, expected, ordered in cases.load(data):
+            way = usual_way
+            if way is cases.over_pydruid and name in cases.NOT_FOR_PYDRUID:
+                way = cases.over_http_arrays
             attempt(report, f"{way.__name__} {name}",
                     lambda: cases.compare(way(server, query), expected, ordered))
     for case in cases.load_http(data):

@@ -3,12 +3,13 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
@@ -17,9 +18,16 @@ use crate::edge::socket::Patient;
 
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 21\r\n\r\ntoo many connections\n";
 
+/// Clients that are told at the same time that there are too many.
+const REFUSALS_MAX: usize = 64;
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes of a refused request that are read.
+const REFUSED_BYTES: usize = 4 << 10;
+
 /// Serves `router` until `stop` is done, then lets open connections finish for [`DRAIN_TIMEOUT`].
 pub async fn serve(listener: TcpListener, router: Router, connections_max: usize, stop: impl Future<Output = ()>) {
     let slots = Arc::new(Semaphore::new(connections_max));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let (stopping, stopped) = watch::channel(false);
     let mut stop = pin!(stop);
     loop {
@@ -32,12 +40,18 @@ pub async fn serve(listener: TcpListener, router: Router, connections_max: usize
             Err(error) => {
                 // Out of file descriptors, or the peer left already: give the others time to close.
                 tracing::warn!(%error, "http: accept failed");
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            tokio::spawn(refuse(stream));
+            // Beyond these, the connection is closed without a word.
+            if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
+                tokio::spawn(async move {
+                    refuse(stream).await;
+                    drop(refusal);
+                });
+            }
             continue;
         };
         let router = router.clone();
@@ -54,8 +68,15 @@ pub async fn serve(listener: TcpListener, router: Router, connections_max: usize
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, slots.acquire_many(all)).await;
 }
 
+/// Waits for the request to begin, because a client takes no answer before it has asked.
 async fn refuse(mut stream: TcpStream) {
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), stream.write_all(TOO_MANY)).await;
+    let told = async {
+        let mut request = [0; REFUSED_BYTES];
+        stream.read(&mut request).await?;
+        stream.write_all(TOO_MANY).await?;
+        stream.shutdown().await
+    };
+    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, told).await;
 }
 
 async fn connection(stream: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) -> Result<(), hyper::Error> {

@@ -78,6 +78,7 @@ fn with_query_id(mut response: Response, query_id: &str) -> Response {
 }
 
 async fn answer(state: &SqlState, request: SqlRequest, query_id: &str) -> Result<Response, QueryError> {
+    let stringify_arrays = !matches!(request.context.get("sqlStringifyArrays"), Some(value) if is_false(value));
     let stream = state
         .queries
         .run(QueryRequest {
@@ -89,13 +90,24 @@ async fn answer(state: &SqlState, request: SqlRequest, query_id: &str) -> Result
             query_id: Some(query_id.to_owned()),
         })
         .await?;
-    stream_rows(stream, request.format, request.header).await
+    stream_rows(stream, request.format, request.header, stringify_arrays).await
+}
+
+/// A context value that means no: `false`, or the word as a string.
+fn is_false(value: &serde_json::Value) -> bool {
+    value.as_bool() == Some(false) || value.as_str().is_some_and(|word| word.eq_ignore_ascii_case("false"))
 }
 
 /// Waits for the first rows, so that an error before them is still a status, then streams.
-async fn stream_rows(mut stream: QueryStream, format: ResultFormat, header: Header) -> Result<Response, QueryError> {
+async fn stream_rows(
+    mut stream: QueryStream,
+    format: ResultFormat,
+    header: Header,
+    stringify_arrays: bool,
+) -> Result<Response, QueryError> {
     let first = stream.batches.next().await.transpose()?;
-    let renderer = Renderer::new(format, header, std::mem::take(&mut stream.columns), stream.time_zone);
+    let columns = std::mem::take(&mut stream.columns);
+    let renderer = Renderer::new(format, header, columns, stream.time_zone).stringify_arrays(stringify_arrays);
     let rows = Rows { renderer, phase: Phase::Begin { first }, stream };
     let chunks = futures::stream::unfold(rows, |mut rows| async move { rows.next().await.map(|chunk| (chunk, rows)) });
     let mut response = Response::new(Body::from_stream(chunks));

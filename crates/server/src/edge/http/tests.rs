@@ -214,3 +214,26 @@ async fn a_query_that_keeps_its_threads_busy_delays_nothing_else() {
         assert_eq!(query.await.expect("task").expect("answer").status().as_u16(), 500);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_on_the_way_cuts_the_answer_off() {
+    let served = Served::with_edits(4_000).await;
+    let client = Client::new(&served);
+    let query = "SELECT a.page, b.page AS other FROM edits a, edits b";
+    for format in ["object", "csv"] {
+        let body = json!({"query": query, "resultFormat": format, "context": {"timeout": 500}});
+        let answer = client.http.post(client.url("/druid/v2/sql")).json(&body).send().await.expect("began");
+        assert_eq!(answer.status().as_u16(), 200);
+        let error = answer.bytes().await.expect_err("never whole");
+        assert!(error.is_body() || error.is_decode(), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_too_many_is_told_so() {
+    let served = Served::start_with(|config| config.listen.connections_max = 1).await;
+    let first = Client::new(&served);
+    assert_eq!(first.get("/health/live").await.status, 200, "and the connection is kept");
+    let second = Client::new(&served);
+    assert_eq!(second.get("/health/live").await.status, 503);
+}

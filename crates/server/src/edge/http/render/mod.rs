@@ -13,7 +13,7 @@ pub mod time;
 
 use arrow::array::{Array, RecordBatch};
 
-use crate::edge::cells::Cells;
+use crate::edge::cells::{Cell, Cells};
 use query::ResultColumn;
 use store::calendar::Zone;
 
@@ -77,12 +77,20 @@ pub struct Renderer {
     zone: Zone,
     elements: u64,
     scratch: Vec<u8>,
+    stringify_arrays: bool,
 }
 
 impl Renderer {
     pub fn new(format: ResultFormat, header: Header, columns: Vec<ResultColumn>, zone: Zone) -> Self {
         let keys = columns.iter().map(|column| json_key(&column.name)).collect();
-        Self { format, header, columns, keys, zone, elements: 0, scratch: Vec::new() }
+        Self { format, header, columns, keys, zone, elements: 0, scratch: Vec::new(), stringify_arrays: false }
+    }
+
+    /// Arrays as one string of JSON each, which is Druid's default (`sqlStringifyArrays`).
+    #[must_use]
+    pub fn stringify_arrays(mut self, stringify: bool) -> Self {
+        self.stringify_arrays = stringify;
+        self
     }
 
     /// What comes before the first row.
@@ -152,7 +160,7 @@ impl Renderer {
                 out.push(b',');
             }
             out.extend_from_slice(key);
-            json::write_cell(out, &column.cell(row), self.zone);
+            self.json_cell(out, &column.cell(row));
         }
         out.push(b'}');
     }
@@ -163,9 +171,18 @@ impl Renderer {
             if position > 0 {
                 out.push(b',');
             }
-            json::write_cell(out, &column.cell(row), self.zone);
+            self.json_cell(out, &column.cell(row));
         }
         out.push(b']');
+    }
+
+    fn json_cell(&self, out: &mut Vec<u8>, cell: &Cell<'_>) {
+        if !(self.stringify_arrays && matches!(cell, Cell::List(_))) {
+            return json::write_cell(out, cell, self.zone);
+        }
+        let mut array = Vec::new();
+        json::write_cell(&mut array, cell, self.zone);
+        json::write_string(out, &String::from_utf8_lossy(&array));
     }
 
     fn csv_row(&mut self, out: &mut Vec<u8>, cells: &[Cells<'_>], row: usize) {
