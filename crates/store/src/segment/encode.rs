@@ -90,9 +90,7 @@ fn value_parts(field: &Field, ty: ColumnType, nulls: usize, validity: Option<&Bi
             Encoding::Integers,
             vec![(format::LONG_DIRECTORY, long_directory(longs)), (format::LONG_WORDS, longs.words.inner().clone())],
         ),
-        Data::Doubles(doubles) => {
-            (Encoding::Doubles, vec![(format::DOUBLES, doubles.inner().clone())])
-        }
+        Data::Doubles(doubles) => (Encoding::Doubles, vec![(format::DOUBLES, doubles.inner().clone())]),
         Data::Booleans(bits) => (Encoding::Bits, vec![(format::BITS, bits.buffer())]),
         Data::Plain(plain) => (
             Encoding::Plain,
