@@ -182,8 +182,6 @@ settings! {
         index_step_bytes: ByteSize = "4KiB";
         /// Largest record batch accepted from a producer.
         batch_bytes_max: ByteSize = "1MiB";
-        /// Longest wait for more producers to share one fsync.
-        flush_delay_max: Duration = "2ms";
         /// Longest time that a record acknowledged with acks=1 stays without fsync.
         flush_interval: Duration = "100ms";
         /// Free space below which produce is refused, so that the disk never gets full.
@@ -207,7 +205,7 @@ settings! {
     /// Tables: rows in memory, segments on disk.
     store: Store {
         /// Rows after which live rows are sealed into a segment.
-        segment_rows_max: u64 = "5000000";
+        segment_rows_max: u64 = "500000";
         /// Age after which live rows are sealed into a segment.
         segment_age_max: Duration = "1h";
         /// Bytes of live rows of all tables at which the largest are sealed early.
