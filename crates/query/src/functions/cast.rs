@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use base::Timestamp;
-use datafusion::arrow::array::{Array, AsArray, Date32Array, Int64Array, StringArray, TimestampMillisecondArray};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, Date32Array, Int64Array, StringArray, TimestampMillisecondArray,
+};
 use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, Date32Type, Float64Type, TimestampMillisecondType};
 use datafusion::common::{Result, plan_err};
@@ -22,6 +24,7 @@ pub fn functions() -> Vec<Scalar> {
         Scalar::new("cast_timestamp", plain_text, returns_time, to_timestamp),
         Scalar::new("cast_date", plain_text, |_| Ok(DataType::Date32), to_date),
         Scalar::new("cast_varchar", plain_text, returns_text, to_varchar),
+        Scalar::new("native_text", plain_text, returns_text, native_text),
         Scalar::new("cast_bigint", plain_text, returns_long, to_bigint),
     ]
 }
@@ -82,7 +85,10 @@ fn to_date(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
 
 fn to_varchar(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let zone = zone_of(Constants(args).text(1)?)?;
-    let values = array_arg(args, 0)?;
+    to_text(args, array_arg(args, 0)?, zone)
+}
+
+fn to_text(args: &ScalarFunctionArgs, values: ArrayRef, zone: Zone) -> Result<ColumnarValue> {
     let texts: Arc<dyn Array> = match values.data_type() {
         DataType::Utf8 => return answer(args, values),
         DataType::Timestamp(..) => {
@@ -102,6 +108,18 @@ fn to_varchar(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         _ => cast_with_options(&values, &DataType::Utf8, &SAFE)?,
     };
     answer(args, texts)
+}
+
+/// As Druid's engine turns a value into text on its own: a time is its milliseconds.
+fn native_text(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let values = array_arg(args, 0)?;
+    let values = match values.data_type() {
+        DataType::Timestamp(..) => {
+            cast_with_options(&cast_with_options(&values, &MILLIS, &SAFE)?, &DataType::Int64, &SAFE)?
+        }
+        _ => values,
+    };
+    to_text(args, values, Zone::Utc)
 }
 
 /// `2015-09-12 00:46:58`.

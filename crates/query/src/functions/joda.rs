@@ -93,7 +93,7 @@ impl Pattern {
                 Part::Literal(literal) => rest.strip_prefix(literal.as_str())?,
                 Part::Field(letter, width) => {
                     let next_is_number =
-                        matches!(self.parts.get(at + 1), Some(Part::Field(next, _)) if is_number(*next));
+                        matches!(self.parts.get(at + 1), Some(Part::Field(next, width)) if is_number(*next, *width));
                     fields.read(*letter, *width, next_is_number, rest)?
                 }
             };
@@ -117,8 +117,8 @@ fn quoted(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<String
     }
 }
 
-fn is_number(letter: char) -> bool {
-    "CxwyYdDeKhHkmsS".contains(letter)
+fn is_number(letter: char, width: usize) -> bool {
+    "CxwyYdDeKhHkmsS".contains(letter) || (letter == 'M' && width <= 2)
 }
 
 /// A time as a clock on the wall shows it.

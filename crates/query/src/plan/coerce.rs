@@ -1,13 +1,17 @@
 //! Comparisons across types, as Calcite does them: text beside a number is read as a number, text or a date beside
 //! a time as a time in the session's zone, text beside a boolean as a boolean. What cannot be read is NULL.
 
+use std::sync::Arc;
+
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result};
-use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::expr::{InList, InSubquery};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, TryCast, try_cast};
+use datafusion::logical_expr::{
+    Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, TryCast, try_cast,
+};
 
 use crate::functions::cast_timestamp;
 
@@ -59,6 +63,15 @@ fn coerce_expr(expr: Expr, schema: &DFSchema, zone: &str) -> Result<Transformed<
             let expr = Box::new(convert(*expr, &ty, schema, zone));
             let list = list.into_iter().map(|item| convert(item, &ty, schema, zone)).collect();
             Ok(Transformed::yes(Expr::InList(InList { expr, list, negated })))
+        }
+        Expr::InSubquery(InSubquery { expr, subquery, negated }) if subquery.outer_ref_columns.is_empty() => {
+            // A value that is there a million times is looked for a million times by the join this becomes.
+            if matches!(subquery.subquery.as_ref(), LogicalPlan::Distinct(_)) {
+                return Ok(Transformed::no(Expr::InSubquery(InSubquery { expr, subquery, negated })));
+            }
+            let plan = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone()).distinct()?.build()?;
+            let subquery = subquery.with_plan(Arc::new(plan));
+            Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated })))
         }
         other => Ok(Transformed::no(other)),
     }

@@ -92,7 +92,7 @@ fn limited_scan(scan: &TableScan, keys: &[(Expr, bool, bool)], fetch: usize) -> 
         Err(other) => other,
     };
     let Ok(grouped) = provider.downcast::<GroupedTable>() else { return Ok(None) };
-    let mut query = grouped.query().clone();
+    let query = grouped.query();
     if query.limit.is_some() || query.keys.is_empty() {
         return Ok(None);
     }
@@ -112,9 +112,7 @@ fn limited_scan(scan: &TableScan, keys: &[(Expr, bool, bool)], fetch: usize) -> 
             order.push(OrderBy { target, descending: false, nulls_first: true });
         }
     }
-    query.order = order;
-    query.limit = Some(fetch);
-    let Ok(table) = GroupedTable::new(Arc::clone(grouped.snapshot()), query) else { return Ok(None) };
+    let table = grouped.ordered_by(order, fetch);
     let mut scan = scan.clone();
     scan.source = provider_as_source(Arc::new(table));
     Ok(Some(LogicalPlan::TableScan(scan)))

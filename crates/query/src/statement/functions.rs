@@ -178,7 +178,7 @@ fn aggregate(name: &str, args: &[Expr], function: &mut Function) -> Result<Optio
         "any_value" => ("first_value", vec![first()?], None),
         "string_agg" | "listagg" => {
             let separator = args.get(1).cloned().unwrap_or_else(|| text(""));
-            ("string_agg", vec![first()?, separator], None)
+            ("string_agg", vec![call("native_text", vec![first()?]), separator], None)
         }
         "array_agg" | "array_concat_agg" => (name, vec![first()?], None),
         "variance" => ("var_samp", args.to_vec(), None),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use datafusion::sql::sqlparser::ast::{Expr, FunctionArguments, Select, SelectItem};
+use datafusion::sql::sqlparser::ast::{Expr, Function, FunctionArguments, Select, SelectItem};
 
 use super::ast::ident;
 use crate::request::Dialect;
@@ -41,15 +41,20 @@ pub fn unique_name(name: &str, taken: &BTreeSet<String>) -> String {
     (0..=taken.len()).map(|number| format!("{name}{number}")).find(|name| !taken.contains(name)).unwrap_or_default()
 }
 
+/// The parser takes a column called `user` for the function of that name, also behind a table's name.
+pub fn is_user(function: &Function) -> bool {
+    let last = function.name.0.last().and_then(|part| part.as_ident());
+    matches!(function.args, FunctionArguments::None)
+        && function.over.is_none()
+        && last.is_some_and(|ident| ident.value.eq_ignore_ascii_case("user"))
+}
+
 /// The name a plain column has by itself.
 fn own_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(ident.value.clone()),
         Expr::CompoundIdentifier(parts) => parts.last().map(|ident| ident.value.clone()),
-        Expr::Function(function) if matches!(function.args, FunctionArguments::None) && function.over.is_none() => {
-            let name = function.name.to_string();
-            name.eq_ignore_ascii_case("user").then(|| "user".to_owned())
-        }
+        Expr::Function(function) if is_user(function) => Some("user".to_owned()),
         _ => None,
     }
 }

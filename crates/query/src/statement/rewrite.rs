@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, CeilFloorKind, DataType, DateTimeField, ExactNumberInfo, Expr, Fetch, FunctionArguments,
-    Interval, LimitClause, NamedWindowDefinition, NamedWindowExpr, Query, Select, SetExpr, TimezoneInfo, TypedString,
+    BinaryOperator, CastKind, CeilFloorKind, DataType, DateTimeField, ExactNumberInfo, Expr, Fetch, Ident, Interval,
+    LimitClause, NamedWindowDefinition, NamedWindowExpr, Query, Select, SetExpr, TimezoneInfo, TypedString,
     UnaryOperator, VisitMut, VisitorMut, WindowSpec, WindowType,
 };
 use store::calendar::Zone;
@@ -113,13 +113,12 @@ impl VisitorMut for Rewriter<'_> {
 impl Rewriter<'_> {
     fn rewrite_expr(&self, expr: Expr) -> Result<Expr, QueryError> {
         Ok(match expr {
-            Expr::Function(function)
-                if matches!(function.args, FunctionArguments::None)
-                    && function.name.to_string().eq_ignore_ascii_case("user") =>
-            {
-                match self.from.last() {
-                    Some(false) => text(self.session.identity.as_str()),
-                    _ => super::ast::column("user"),
+            Expr::Function(function) if names::is_user(&function) => {
+                let parts: Vec<Ident> = function.name.0.iter().filter_map(|part| part.as_ident().cloned()).collect();
+                match (self.from.last(), parts.len()) {
+                    (Some(false), 1) => text(self.session.identity.as_str()),
+                    (_, 1) => super::ast::column("user"),
+                    _ => Expr::CompoundIdentifier(parts),
                 }
             }
             Expr::Function(mut function) => {

@@ -42,17 +42,25 @@ impl GroupedTable {
     /// # Errors
     /// If the engine cannot do it; the caller then leaves it to DataFusion.
     pub fn new(snapshot: Arc<TableSnapshot>, query: AggregateQuery) -> Result<Self, EngineError> {
-        let schema = Aggregation::plan(&snapshot, &query, &Limits::default())?.schema();
+        let mut outline = query.clone();
+        outline.filter = outline.filter.map(without_tests);
+        for aggregate in &mut outline.aggregates {
+            aggregate.filter = aggregate.filter.take().map(without_tests);
+        }
+        let schema = Aggregation::plan(&snapshot, &outline, &Limits::default())?.schema();
         Ok(Self { snapshot, query, schema })
+    }
+
+    /// The same answer in an order, and cut.
+    #[must_use]
+    pub fn ordered_by(&self, order: Vec<OrderBy>, limit: usize) -> Self {
+        let query = AggregateQuery { order, limit: Some(limit), ..self.query.clone() };
+        Self { snapshot: Arc::clone(&self.snapshot), query, schema: Arc::clone(&self.schema) }
     }
 
     /// What the engine is asked.
     pub fn query(&self) -> &AggregateQuery {
         &self.query
-    }
-
-    pub fn snapshot(&self) -> &Arc<TableSnapshot> {
-        &self.snapshot
     }
 
     /// What the answer is known to be ordered by, so that nobody sorts it again: the longest part of the engine's
@@ -99,9 +107,11 @@ impl TableProvider for GroupedTable {
             EmissionType::Final,
             Boundedness::Bounded,
         );
+        let plan = Aggregation::plan(&self.snapshot, &self.query, &limits(state.config(), state.runtime_env()));
         Ok(Arc::new(SegmentAggregateExec {
-            snapshot: Arc::clone(&self.snapshot),
+            table: Arc::clone(&self.snapshot.table),
             query: self.query.clone(),
+            plan: Arc::new(plan.map_err(engine_error)?),
             projection: projection.cloned(),
             threads: state.config().target_partitions(),
             properties: Arc::new(properties),
@@ -109,11 +119,24 @@ impl TableProvider for GroupedTable {
     }
 }
 
+/// The filter without the tests that the engine would run over whole dictionaries while it plans: enough to see
+/// whether it takes the rest.
+fn without_tests(filter: Filter) -> Filter {
+    match filter {
+        Filter::And(all) => Filter::And(all.into_iter().map(without_tests).collect()),
+        Filter::Or(all) => Filter::Or(all.into_iter().map(without_tests).collect()),
+        Filter::Not(inner) => Filter::Not(Box::new(without_tests(*inner))),
+        Filter::Matches { .. } | Filter::MatchesLong { .. } => Filter::True,
+        other => other,
+    }
+}
+
 /// Runs the aggregation: one partial per thread, units handed out as threads come free, merged at the end.
 #[derive(Debug)]
 pub struct SegmentAggregateExec {
-    snapshot: Arc<TableSnapshot>,
+    table: Arc<str>,
     query: AggregateQuery,
+    plan: Arc<Aggregation>,
     projection: Option<Vec<usize>>,
     threads: usize,
     properties: Arc<PlanProperties>,
@@ -131,8 +154,7 @@ impl DisplayAs for SegmentAggregateExec {
                 None => format!("{:?}", aggregate.function),
             })
             .collect();
-        let table = &self.snapshot.table;
-        write!(f, "SegmentAggregateExec: table={table}, keys=[{}]", keys.join(", "))?;
+        write!(f, "SegmentAggregateExec: table={}, keys=[{}]", self.table, keys.join(", "))?;
         write!(f, ", aggregates=[{}]", aggregates.join(", "))?;
         if let Some(filter) = &self.query.filter {
             write!(f, ", filter={}", show_filter(filter))?;
@@ -192,8 +214,7 @@ impl ExecutionPlan for SegmentAggregateExec {
         if partition != 0 {
             return internal_err!("the aggregation has one partition, not {}", partition + 1);
         }
-        let limits = limits(&context);
-        let plan = Aggregation::plan(&self.snapshot, &self.query, &limits).map_err(engine_error)?;
+        let plan = Arc::clone(&self.plan);
         let work = Arc::new(Work { units: plan.units(ROWS_PER_UNIT), plan, next: AtomicUsize::new(0) });
         let threads = self.threads.min(work.units.len()).max(1);
         let reservation = MemoryConsumer::new("SegmentAggregateExec").register(context.memory_pool());
@@ -220,7 +241,7 @@ impl ExecutionPlan for SegmentAggregateExec {
 
 /// What the threads of one aggregation share.
 struct Work {
-    plan: Aggregation,
+    plan: Arc<Aggregation>,
     units: Vec<Unit>,
     next: AtomicUsize,
 }

@@ -17,6 +17,8 @@ pub use provider::{ByTime, SnapshotTable};
 
 use datafusion::common::DataFusionError;
 use datafusion::execution::memory_pool::MemoryLimit;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::prelude::SessionConfig;
 use store::engine::EngineError;
 
 use crate::control::CancelHandle;
@@ -32,13 +34,12 @@ pub fn engine_error(error: EngineError) -> DataFusionError {
     }
 }
 
-/// The engine's limits for the query that a task belongs to.
-pub fn limits(context: &datafusion::execution::TaskContext) -> store::engine::Limits {
-    let memory_bytes = match context.memory_pool().memory_limit() {
-        MemoryLimit::Finite(bytes) => bytes.saturating_sub(context.memory_pool().reserved()),
+/// The engine's limits for the query that a session belongs to.
+pub fn limits(config: &SessionConfig, runtime: &RuntimeEnv) -> store::engine::Limits {
+    let memory_bytes = match runtime.memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => bytes,
         MemoryLimit::Infinite | MemoryLimit::Unknown => store::engine::MEMORY_BYTES_DEFAULT,
     };
-    let cancel =
-        context.session_config().get_extension::<CancelHandle>().map(|handle| handle.engine()).unwrap_or_default();
+    let cancel = config.get_extension::<CancelHandle>().map(|handle| handle.engine()).unwrap_or_default();
     store::engine::Limits { memory_bytes, cancel }
 }

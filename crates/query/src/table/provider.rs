@@ -12,6 +12,7 @@ use store::schema::TableSchema;
 use store::snapshot::TableSnapshot;
 
 use super::filter::{all_of, to_filter};
+use super::limits;
 use super::scan::{Reach, SegmentScanExec};
 
 /// A table at one moment; lives as long as the query.
@@ -91,6 +92,7 @@ impl TableProvider for SnapshotTable {
             (None, Some(rows)) => Reach::First(rows),
             (None, None) => Reach::All { threads: state.config().target_partitions() },
         };
-        Ok(Arc::new(SegmentScanExec::plan(Arc::clone(&self.snapshot), schema, filter, reach)?))
+        let limits = limits(state.config(), state.runtime_env());
+        Ok(Arc::new(SegmentScanExec::plan(&self.snapshot, schema, filter, reach, &limits)?))
     }
 }

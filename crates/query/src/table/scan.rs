@@ -18,7 +18,7 @@ use store::engine::{Filter, Limits, Scan, ScanQuery, Unit};
 use store::schema::TIME_COLUMN;
 use store::snapshot::TableSnapshot;
 
-use super::{ByTime, engine_error, limits};
+use super::{ByTime, engine_error};
 
 /// Rows of one unit, before any filter: small enough to spread, large enough to be worth a task switch.
 const ROWS_PER_UNIT: usize = 128 * 1024;
@@ -39,17 +39,24 @@ pub enum Reach {
 /// Reads rows on the engine: projection, filter, and how far.
 #[derive(Debug)]
 pub struct SegmentScanExec {
-    snapshot: Arc<TableSnapshot>,
+    table: Arc<str>,
     schema: SchemaRef,
     query: ScanQuery,
     reach: Reach,
+    scan: Arc<Scan>,
     units: Vec<Unit>,
     properties: Arc<PlanProperties>,
 }
 
 impl SegmentScanExec {
     /// Prunes segments and deals the rest to partitions.
-    pub fn plan(snapshot: Arc<TableSnapshot>, schema: SchemaRef, filter: Option<Filter>, reach: Reach) -> Result<Self> {
+    pub fn plan(
+        snapshot: &TableSnapshot,
+        schema: SchemaRef,
+        filter: Option<Filter>,
+        reach: Reach,
+        limits: &Limits,
+    ) -> Result<Self> {
         let mut projection: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
         if projection.is_empty() {
             // Only the number of rows is asked for; some column has to carry it.
@@ -60,7 +67,8 @@ impl SegmentScanExec {
             Reach::First(rows) | Reach::ByTime(ByTime { rows, .. }) => Some(rows),
         };
         let query = ScanQuery { projection, filter, limit, reverse: false };
-        let units = Scan::plan(&snapshot, &query, &Limits::default()).map_err(engine_error)?.units(ROWS_PER_UNIT);
+        let scan = Arc::new(Scan::plan(snapshot, &query, limits).map_err(engine_error)?);
+        let units = scan.units(ROWS_PER_UNIT);
         let partitions = match reach {
             Reach::All { threads } => threads.min(units.len()).max(1),
             Reach::First(_) | Reach::ByTime(_) => 1,
@@ -71,7 +79,8 @@ impl SegmentScanExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Ok(Self { snapshot, schema, query, reach, units, properties: Arc::new(properties) })
+        let table = Arc::clone(&snapshot.table);
+        Ok(Self { table, schema, query, reach, scan, units, properties: Arc::new(properties) })
     }
 
     fn partitions(&self) -> usize {
@@ -84,7 +93,7 @@ impl DisplayAs for SegmentScanExec {
         write!(
             f,
             "SegmentScanExec: table={}, columns=[{}], units={}",
-            self.snapshot.table,
+            self.table,
             self.query.projection.join(", "),
             self.units.len()
         )?;
@@ -132,12 +141,12 @@ impl ExecutionPlan for SegmentScanExec {
         Ok(self)
     }
 
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(&self, partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         if partition >= self.partitions() {
             return internal_err!("the scan has {} partitions, not {}", self.partitions(), partition + 1);
         }
         let units: Vec<Unit> = self.units.iter().skip(partition).step_by(self.partitions()).cloned().collect();
-        let scan = Arc::new(Scan::plan(&self.snapshot, &self.query, &limits(&context)).map_err(engine_error)?);
+        let scan = Arc::clone(&self.scan);
         let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), BATCHES_AHEAD);
         let out = builder.tx();
         let schema = Arc::clone(&self.schema);

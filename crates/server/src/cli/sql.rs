@@ -68,7 +68,7 @@ fn begin(args: &SqlArgs) -> Result<ExitCode, Failure> {
     let http = Http::new(&args.http)?;
     let mut runner = Runner::new(http, args.format.chosen())?;
     runner.timing = args.timing;
-    runner.set_zone(args.timezone.clone());
+    runner.set("sqlTimeZone", args.timezone.as_deref());
     let text = match (&args.command, &args.file) {
         (Some(command), _) => command.clone(),
         (None, Some(file)) => read(file)?,

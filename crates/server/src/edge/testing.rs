@@ -11,7 +11,7 @@ use base::{PartitionIndex, Tick, Timestamp, TopicPartition};
 use store::spec::TableSpec;
 use tokio::net::TcpListener;
 
-use crate::config::{Sources, load};
+use crate::config::{Config, Sources, load};
 use crate::node::start::start;
 use crate::node::{Acks, Node, time};
 
@@ -34,6 +34,10 @@ impl Drop for Served {
 
 impl Served {
     pub async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = std::env::temp_dir().join(format!("seawall-edge-{}", uuid::Uuid::new_v4().simple()));
         let setting = |key: &'static str, value: String| (key, key.to_owned(), value);
         let sources = Sources {
@@ -43,6 +47,7 @@ impl Served {
         };
         let mut config = load(&sources).expect("configuration").config;
         config.log.disk_reserve_bytes.0 = 0;
+        change(&mut config);
         let (node, data) = start(Arc::new(config)).await.expect("node");
         std::mem::forget(data);
         let http = TcpListener::bind("127.0.0.1:0").await.expect("port");

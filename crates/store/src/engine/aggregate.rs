@@ -9,15 +9,21 @@ use arrow_schema::{Schema, SchemaRef};
 use super::columns::{Scratch, Selection, Slot, SlotNames, View};
 use super::error::EngineError;
 use super::filter::{Leaves, Node, SegmentFilter, Verdict};
-use super::keys::{KEY_WORDS_MAX, KeyBlock, KeyPlan, Layout, MapCache};
+use super::keys::{KeyBlock, KeyPlan, Layout, MapCache};
 use super::query::{AggregateQuery, Cancel, Filter, Limits, OrderBy, OrderTarget};
 use super::spill::{self, Spill};
-use super::states::{AggregatePlan, GroupOf, State, StateBlock, States};
-use super::table::{KeyTable, hash};
+use super::states::{AggregatePlan, GroupOf, Run, State, StateBlock, States, runs_of};
+use super::table::KeyTable;
 use super::units::{self, Unit};
 use crate::segment::bitmap::{Mask, mask_of};
 use crate::segment::packing::BLOCK_ROWS;
 use crate::snapshot::TableSnapshot;
+
+mod groups;
+mod merge;
+
+pub(super) use groups::Groups;
+pub use merge::Merged;
 
 /// Cancellation and memory are looked at every so many blocks.
 const CHECK_BLOCKS: usize = 16;
@@ -72,18 +78,6 @@ pub struct Partial {
     charged_bytes: usize,
 }
 
-/// How groups are numbered.
-#[derive(Debug)]
-pub(super) enum Groups {
-    One,
-    /// The packed key is the number.
-    Dense,
-    Hash1(KeyTable<1>),
-    Hash2(KeyTable<2>),
-    Hash4(KeyTable<4>),
-    Hash8(KeyTable<8>),
-}
-
 /// A thread's room to work in.
 #[derive(Debug)]
 struct Work {
@@ -91,15 +85,12 @@ struct Work {
     scratch: Scratch,
     selection: Selection,
     groups: Vec<u32>,
+    runs: Vec<Run>,
     filtered: Vec<Mask>,
     caches: MapCache,
     flags: Vec<u64>,
     inputs: Vec<Vec<u64>>,
 }
-
-/// One part of all groups, merged.
-#[derive(Debug)]
-pub struct Merged(Vec<Partial>);
 
 impl Drop for Partial {
     fn drop(&mut self) {
@@ -292,8 +283,14 @@ impl Aggregation {
             Groups::One => GroupOf::One,
             _ => GroupOf::Each(&work.groups),
         };
+        let in_runs = runs_of(&work.groups, &mut work.runs);
         match groups {
             GroupOf::One => partial.rows[0] += i64::try_from(work.selection.count).unwrap_or(0),
+            GroupOf::Each(_) if in_runs => {
+                for run in &work.runs {
+                    partial.rows[run.group] += i64::try_from(run.places.len()).unwrap_or(0);
+                }
+            }
             GroupOf::Each(groups) => groups.iter().for_each(|group| partial.rows[*group as usize] += 1),
         }
         let at = StateBlock {
@@ -302,6 +299,7 @@ impl Aggregation {
             block,
             selection: &work.selection,
             groups,
+            runs: in_runs.then_some(&work.runs),
             filtered: &work.filtered,
         };
         for (plan, state) in self.states.plans.iter().zip(&mut partial.states) {
@@ -379,6 +377,7 @@ impl Aggregation {
             block,
             selection: &work.selection,
             groups: GroupOf::One,
+            runs: None,
             filtered: &work.filtered,
         };
         work.flags.clear();
@@ -438,184 +437,6 @@ impl Aggregation {
         }
         Ok(())
     }
-
-    /// Adds `from` to `into`.
-    ///
-    /// # Errors
-    /// Cancelled or out of memory.
-    pub fn merge(&self, into: &mut Partial, from: Partial) -> Result<(), EngineError> {
-        if into.is_open() || from.is_open() {
-            into.others.push(from);
-            return Ok(());
-        }
-        let groups = from.groups.map_into(&mut into.groups, from.rows.len(), None);
-        self.add_groups(into, &from, &groups);
-        drop(from);
-        self.charge(into)
-    }
-
-    /// Into how many parts the groups can be split, so that [`Self::merge_part`] can run on as many threads: 1 where
-    /// merging is cheap.
-    #[must_use]
-    pub fn merge_parts(&self, threads: usize) -> usize {
-        if self.keys.is_empty() || self.dense { 1 } else { threads.clamp(1, spill::PARTS) }
-    }
-
-    /// Merges one part of the groups of all partials. Parts share no group: hand all of them to
-    /// [`Self::finish_parts`].
-    ///
-    /// # Errors
-    /// Cancelled or out of memory.
-    pub fn merge_part(&self, partials: &[Partial], part: usize, parts: usize) -> Result<Merged, EngineError> {
-        let mut all = Vec::new();
-        partials.iter().for_each(|partial| partial.flatten(&mut all));
-        if all.iter().all(|partial| partial.spill.is_none()) {
-            let mut into = self.start();
-            let wanted = |hash: u64| spill::part_of(hash) % parts.max(1) == part;
-            for partial in all {
-                let groups = partial.groups.map_into(&mut into.groups, partial.rows.len(), Some(&wanted));
-                self.add_groups(&mut into, partial, &groups);
-                self.charge(&mut into)?;
-            }
-            return Ok(Merged(vec![into]));
-        }
-        let by_part: Vec<Vec<Vec<u32>>> = all.iter().map(|partial| partial.groups.by_part()).collect();
-        let (mut best, mut done) = (self.start(), Vec::new());
-        for number in (part..spill::PARTS).step_by(parts.max(1)) {
-            let mut into = self.start();
-            into.groups.reserve(all.iter().map(|partial| partial.spilled_rows(number)).sum());
-            for (partial, groups) in all.iter().zip(&by_part) {
-                let groups = partial.groups.adopt_into(&mut into.groups, &groups[number]);
-                self.add_groups(&mut into, partial, &groups);
-            }
-            all.iter().for_each(|partial| self.add_written(&mut into, partial, number));
-            self.charge(&mut into)?;
-            if self.order.is_empty() || self.limit.is_none() {
-                done.push(into);
-            } else {
-                self.keep_best(&mut best, &into);
-            }
-        }
-        if self.limit.is_some() && !self.order.is_empty() {
-            done.push(best);
-        }
-        Ok(Merged(done))
-    }
-
-    /// Takes the groups over that can be among the first of the order.
-    fn keep_best(&self, best: &mut Partial, from: &Partial) {
-        let groups = super::finish::first_groups(self, from, Some(&*best));
-        let groups = from.groups.adopt_into(&mut best.groups, &groups);
-        self.add_groups(best, from, &groups);
-    }
-
-    /// Adds rows and states of groups, given as pairs of the group of `from` and that of `into`.
-    fn add_groups(&self, into: &mut Partial, from: &Partial, groups: &[(u32, u32)]) {
-        let count = into.groups.len().unwrap_or(from.rows.len());
-        self.grow(into, count);
-        groups.iter().for_each(|(from_group, group)| into.rows[*group as usize] += from.rows[*from_group as usize]);
-        for ((plan, state), from) in self.states.plans.iter().zip(&mut into.states).zip(&from.states) {
-            plan.merge(state, from, groups);
-        }
-    }
-
-    /// Adds the rows of one part that were written down.
-    fn add_written(&self, into: &mut Partial, from: &Partial, part: usize) {
-        let Some(spill) = &from.spill else { return };
-        let words = spill.part(part);
-        let Partial { groups, rows, states, .. } = into;
-        match groups {
-            Groups::Hash1(table) => self.add_rows(table, rows, states, words),
-            Groups::Hash2(table) => self.add_rows(table, rows, states, words),
-            Groups::Hash4(table) => self.add_rows(table, rows, states, words),
-            Groups::Hash8(table) => self.add_rows(table, rows, states, words),
-            Groups::One | Groups::Dense => {}
-        }
-    }
-
-    fn add_rows<const N: usize>(
-        &self,
-        table: &mut KeyTable<N>,
-        rows: &mut Vec<i64>,
-        states: &mut [State],
-        words: &[u64],
-    ) {
-        let plans = &self.states.plans;
-        for row in words.chunks_exact(Spill::row_words(plans.len(), N)) {
-            let Some((key, inputs)) = row.split_first_chunk::<N>() else { continue };
-            let group = table.group(key) as usize;
-            if group == rows.len() {
-                rows.push(0);
-                plans.iter().zip(&mut *states).for_each(|(plan, state)| plan.grow(state, group + 1));
-            }
-            rows[group] += 1;
-            let Some((flags, inputs)) = inputs.split_first() else { continue };
-            for (number, (plan, state)) in plans.iter().zip(&mut *states).enumerate() {
-                if flags >> number & 1 == 1 {
-                    plan.add_input(state, group, inputs[number]);
-                }
-            }
-        }
-    }
-
-    /// The answer of parts that share no group.
-    ///
-    /// # Errors
-    /// As [`Self::merge`] and [`Self::finish`].
-    pub fn finish_parts(&self, parts: Vec<Merged>) -> Result<RecordBatch, EngineError> {
-        let mut parts: Vec<Partial> = parts.into_iter().flat_map(|merged| merged.0).collect();
-        if parts.len() > 1 && self.order.is_empty() {
-            let batches = parts.iter().map(|part| super::finish::finish(self, part)).collect::<Result<Vec<_>, _>>()?;
-            let all = arrow_select::concat::concat_batches(&self.schema, &batches);
-            let all = all.map_err(|error| EngineError::Internal(error.to_string()))?;
-            return Ok(all.slice(0, all.num_rows().min(self.limit.unwrap_or(usize::MAX))));
-        }
-        if parts.len() > 1 && self.limit.is_some() {
-            let mut best = self.start();
-            parts.iter().for_each(|part| self.keep_best(&mut best, part));
-            return super::finish::finish(self, &best);
-        }
-        let mut first = parts.pop().unwrap_or_else(|| self.start());
-        for part in parts {
-            self.merge(&mut first, part)?;
-        }
-        super::finish::finish(self, &first)
-    }
-
-    /// The answer.
-    ///
-    /// # Errors
-    /// Out of memory, cancelled, or a fault of the engine.
-    pub fn finish(&self, partial: Partial) -> Result<RecordBatch, EngineError> {
-        if partial.is_open() {
-            let merged = self.merge_part(&[partial], 0, 1)?;
-            return self.finish_parts(vec![merged]);
-        }
-        super::finish::finish(self, &partial)
-    }
-}
-
-impl Partial {
-    /// True if it is not added up to one number a group and state yet.
-    fn is_open(&self) -> bool {
-        self.spill.is_some() || !self.others.is_empty()
-    }
-
-    fn flatten<'a>(&'a self, out: &mut Vec<&'a Self>) {
-        out.push(self);
-        self.others.iter().for_each(|other| other.flatten(out));
-    }
-
-    fn spilled_rows(&self, part: usize) -> usize {
-        let words = match self.groups {
-            Groups::One | Groups::Dense | Groups::Hash1(_) => 1,
-            Groups::Hash2(_) => 2,
-            Groups::Hash4(_) => 4,
-            Groups::Hash8(_) => 8,
-        };
-        let row = Spill::row_words(self.states.len(), words);
-        self.spill.as_ref().map_or(0, |spill| spill.part(part).len() / row)
-    }
 }
 
 impl Work {
@@ -625,6 +446,7 @@ impl Work {
             scratch: Scratch::new(plan.slots.len()),
             selection: Selection::new(),
             groups: Vec::with_capacity(BLOCK_ROWS),
+            runs: Vec::new(),
             filtered: Vec::new(),
             caches: vec![Vec::new(); plan.keys.len()],
             flags: Vec::new(),
@@ -632,114 +454,6 @@ impl Work {
         }
     }
 }
-
-impl Groups {
-    /// Groups numbered so far, where they are numbered one after another.
-    pub(super) fn len(&self) -> Option<usize> {
-        match self {
-            Self::One | Self::Dense => None,
-            Self::Hash1(table) => Some(table.len()),
-            Self::Hash2(table) => Some(table.len()),
-            Self::Hash4(table) => Some(table.len()),
-            Self::Hash8(table) => Some(table.len()),
-        }
-    }
-
-    fn size_bytes(&self) -> usize {
-        match self {
-            Self::One | Self::Dense => 0,
-            Self::Hash1(table) => table.size_bytes(),
-            Self::Hash2(table) => table.size_bytes(),
-            Self::Hash4(table) => table.size_bytes(),
-            Self::Hash8(table) => table.size_bytes(),
-        }
-    }
-
-    /// The packed keys of some groups, one after another, and the words of each.
-    pub(super) fn keys(&self, groups: &[u32]) -> (Vec<u64>, usize) {
-        fn of<const N: usize>(table: &KeyTable<N>, groups: &[u32]) -> (Vec<u64>, usize) {
-            (groups.iter().flat_map(|group| table.keys()[*group as usize]).collect(), N)
-        }
-        match self {
-            Self::One => (vec![0; groups.len()], 1),
-            Self::Dense => (groups.iter().map(|group| u64::from(*group)).collect(), 1),
-            Self::Hash1(table) => of(table, groups),
-            Self::Hash2(table) => of(table, groups),
-            Self::Hash4(table) => of(table, groups),
-            Self::Hash8(table) => of(table, groups),
-        }
-    }
-}
-
-/// Runs `$body` on the tables of two `Groups` of the same kind.
-macro_rules! both_tables {
-    ($pair:expr, ($into:ident, $from:ident) => $body:expr, $otherwise:expr) => {
-        match $pair {
-            (Groups::Hash1($into), Groups::Hash1($from)) => $body,
-            (Groups::Hash2($into), Groups::Hash2($from)) => $body,
-            (Groups::Hash4($into), Groups::Hash4($from)) => $body,
-            (Groups::Hash8($into), Groups::Hash8($from)) => $body,
-            _ => $otherwise,
-        }
-    };
-}
-
-impl Groups {
-    /// Gives these groups numbers in `into`, those whose hash is wanted: pairs of the number here and there.
-    fn map_into(&self, into: &mut Self, count: usize, wanted: Option<&dyn Fn(u64) -> bool>) -> Vec<(u32, u32)> {
-        fn map<const N: usize>(
-            into: &mut KeyTable<N>,
-            from: &KeyTable<N>,
-            wanted: Option<&dyn Fn(u64) -> bool>,
-        ) -> Vec<(u32, u32)> {
-            let keys = (0..).zip(from.keys()).filter(|(_, key)| wanted.is_none_or(|wanted| wanted(hash(key))));
-            keys.map(|(group, key)| (group, into.group(key))).collect()
-        }
-        // Numbered by key, so the same in both.
-        let same = |count: usize| (0..u32::try_from(count).unwrap_or(u32::MAX)).map(|group| (group, group)).collect();
-        both_tables!((into, self), (into, from) => map(into, from, wanted), same(count))
-    }
-
-    /// The same for some groups.
-    fn adopt_into(&self, into: &mut Self, groups: &[u32]) -> Vec<(u32, u32)> {
-        fn adopt<const N: usize>(into: &mut KeyTable<N>, from: &KeyTable<N>, groups: &[u32]) -> Vec<(u32, u32)> {
-            groups.iter().map(|group| (*group, into.group(&from.keys()[*group as usize]))).collect()
-        }
-        let same = || groups.iter().map(|group| (*group, *group)).collect();
-        both_tables!((into, self), (into, from) => adopt(into, from, groups), same())
-    }
-
-    /// The groups by the part of their key's hash.
-    fn by_part(&self) -> Vec<Vec<u32>> {
-        fn of<const N: usize>(table: &KeyTable<N>) -> Vec<Vec<u32>> {
-            let mut parts = vec![Vec::new(); spill::PARTS];
-            for (group, key) in (0..).zip(table.keys()) {
-                parts[spill::part_of(hash(key))].push(group);
-            }
-            parts
-        }
-        match self {
-            Self::Hash1(table) => of(table),
-            Self::Hash2(table) => of(table),
-            Self::Hash4(table) => of(table),
-            Self::Hash8(table) => of(table),
-            Self::One | Self::Dense => vec![Vec::new(); spill::PARTS],
-        }
-    }
-
-    /// Makes an empty table large enough for half of the rows to be new groups.
-    fn reserve(&mut self, rows: usize) {
-        match self {
-            Self::Hash1(table) => *table = KeyTable::with_capacity(rows / 2),
-            Self::Hash2(table) => *table = KeyTable::with_capacity(rows / 2),
-            Self::Hash4(table) => *table = KeyTable::with_capacity(rows / 2),
-            Self::Hash8(table) => *table = KeyTable::with_capacity(rows / 2),
-            Self::One | Self::Dense => {}
-        }
-    }
-}
-
-const _: () = assert!(KEY_WORDS_MAX == 8, "the widest table takes the widest key");
 
 /// The first block from `block` on that has one of `rows`.
 fn next_needle_block(rows: &[u32], block: usize) -> Option<usize> {

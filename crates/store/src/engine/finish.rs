@@ -50,7 +50,7 @@ pub(super) fn first_groups(plan: &Aggregation, partial: &Partial, best: Option<&
             least = least.saturating_sub(1);
         }
         let ranks = occurring().map(|(group, _): (u32, _)| (rank(longs[group as usize]), group));
-        let ranks: Vec<(i64, u32)> = ranks.filter(|(rank, _)| *rank <= least).collect();
+        let ranks = least_ranks(ranks.filter(|(rank, _)| *rank <= least), limit);
         let last = edge(ranks.iter().map(|(rank, _)| *rank).collect(), limit).unwrap_or(i64::MAX);
         return within(&ranks, last, limit);
     }
@@ -59,6 +59,24 @@ pub(super) fn first_groups(plan: &Aggregation, partial: &Partial, best: Option<&
         Some(first) if limit < groups.len() / 2 => narrow(plan, partial, groups, *first, limit),
         _ => groups,
     }
+}
+
+/// All pairs that are not behind the `limit`th, and some that are; holds few at a time, where ranks differ.
+fn least_ranks(pairs: impl Iterator<Item = (i64, u32)>, limit: usize) -> Vec<(i64, u32)> {
+    let mut kept: Vec<(i64, u32)> = Vec::new();
+    let (mut full, mut least) = (limit.saturating_mul(4).max(4_096), i64::MAX);
+    for (rank, group) in pairs {
+        if rank > least {
+            continue;
+        }
+        kept.push((rank, group));
+        if kept.len() >= full {
+            least = kept.select_nth_unstable(limit - 1).1.0;
+            kept.retain(|(rank, _)| *rank <= least);
+            full = full.max(kept.len() * 2);
+        }
+    }
+    kept
 }
 
 /// The `limit`th of some ranks, if there are so many.

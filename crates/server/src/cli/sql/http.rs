@@ -72,12 +72,9 @@ impl Http {
     ///
     /// # Errors
     /// As [`Http::send`].
-    pub async fn query(&self, sql: &str, query_id: &str, zone: Option<&str>) -> Result<Answer, Failure> {
-        let mut context = Map::new();
+    pub async fn query(&self, sql: &str, query_id: &str, context: &Map<String, Value>) -> Result<Answer, Failure> {
+        let mut context = context.clone();
         context.insert("sqlQueryId".into(), query_id.into());
-        if let Some(zone) = zone {
-            context.insert("sqlTimeZone".into(), zone.into());
-        }
         let body = json!({
             "query": sql, "resultFormat": "arrayLines", "header": true, "typesHeader": true, "sqlTypesHeader": true,
             "context": context,

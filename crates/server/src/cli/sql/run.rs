@@ -4,13 +4,14 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::runtime::Runtime;
 
 use super::http::{Answer, Http};
 use super::show::Show;
 use crate::cli::failure::{Code, Failure};
 use crate::cli::output::{self, Format};
+use crate::edge::postgres::command::{self, Command};
 
 /// A statement that is done sooner shows no progress.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -32,29 +33,54 @@ pub struct Runner {
     pub format: Format,
     pub expanded: bool,
     pub timing: bool,
-    zone: Option<String>,
+    /// What `SET` has set: the context of every statement.
+    context: Map<String, Value>,
 }
 
 impl Runner {
     pub fn new(http: Http, format: Format) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        Ok(Self { runtime, http, format, expanded: false, timing: false, zone: None })
+        Ok(Self { runtime, http, format, expanded: false, timing: false, context: Map::new() })
     }
 
-    pub fn set_zone(&mut self, zone: Option<String>) {
-        self.zone = zone;
+    /// Sets a value of the query context; `None` takes it away.
+    pub fn set(&mut self, name: &str, value: Option<&str>) {
+        let Some(value) = value else {
+            self.context.shift_remove(name);
+            return;
+        };
+        let json = match serde_json::from_str::<Value>(value) {
+            Ok(json @ (Value::Bool(_) | Value::Number(_))) => json,
+            _ => Value::String(value.to_owned()),
+        };
+        self.context.insert(name.to_owned(), json);
+    }
+
+    /// `SET` and `RESET` are for the statements after them; each request to the node is one of its own.
+    fn set_by(&mut self, statement: &str) -> bool {
+        match command::parse(statement) {
+            Ok(Some(Command::Set { name, value })) if name == "TimeZone" => self.set("sqlTimeZone", value.as_deref()),
+            Ok(Some(Command::Set { name, value })) => self.set(&name, value.as_deref()),
+            Ok(Some(Command::Reset(name))) => self.set(&name, None),
+            Ok(Some(Command::ResetAll)) => self.context.clear(),
+            _ => return false,
+        }
+        true
     }
 
     /// Runs a statement and shows its rows.
     ///
     /// # Errors
     /// The node's refusal, a cut-off answer, or a stdout that is closed.
-    pub fn run(&self, statement: &str) -> Result<Outcome, Failure> {
+    pub fn run(&mut self, statement: &str) -> Result<Outcome, Failure> {
+        if self.set_by(statement) {
+            return Ok(Outcome::Done);
+        }
         let began = Instant::now();
         let query_id = uuid::Uuid::new_v4().to_string();
         let progress = Progress::begin(began);
         let work = async {
-            let answer = self.http.query(statement, &query_id, self.zone.as_deref()).await?;
+            let answer = self.http.query(statement, &query_id, &self.context).await?;
             self.show(answer, &progress).await
         };
         let done = self.runtime.block_on(async {
@@ -95,7 +121,7 @@ impl Runner {
     /// The node's refusal.
     pub fn rows(&self, statement: &str) -> Result<Vec<Vec<Value>>, Failure> {
         self.runtime.block_on(async {
-            let mut answer = self.http.query(statement, &uuid::Uuid::new_v4().to_string(), None).await?;
+            let mut answer = self.http.query(statement, &uuid::Uuid::new_v4().to_string(), &Map::new()).await?;
             let mut rows = Vec::new();
             while let Some(row) = answer.next().await? {
                 rows.push(row);
@@ -191,6 +217,23 @@ mod tests {
         assert_eq!(message, "no such column x (line [2], column [4])\n   1, x\n     ^");
         let elsewhere = Failure::new(Code::Failure, "bad (line [9], column [1])");
         assert_eq!(placed(elsewhere.clone(), "SELECT").message, elsewhere.message);
+    }
+
+    #[test]
+    fn what_is_set_goes_with_every_later_statement() {
+        let http = Http::new(&crate::cli::sql::http::HttpArgs { url: "localhost:1".to_owned() }).expect("address");
+        let mut runner = Runner::new(http, Format::Tsv).expect("runner");
+        for statement in
+            ["SET timeout = 700", "SET lane TO 'slow'", "SET useCache = false", "SET TIME ZONE 'Asia/Seoul'"]
+        {
+            assert!(runner.set_by(statement), "{statement}");
+        }
+        let expected =
+            serde_json::json!({"timeout": 700, "lane": "slow", "useCache": false, "sqlTimeZone": "Asia/Seoul"});
+        assert_eq!(Value::Object(runner.context.clone()), expected);
+        assert!(runner.set_by("RESET lane") && !runner.context.contains_key("lane"));
+        assert!(runner.set_by("RESET ALL") && runner.context.is_empty());
+        assert!(!runner.set_by("SELECT 1"));
     }
 
     #[test]

@@ -72,7 +72,9 @@ pub async fn serve(listener: TcpListener, router: Router, connections_max: usize
 async fn refuse(mut stream: TcpStream) {
     let told = async {
         let mut request = [0; REFUSED_BYTES];
-        stream.read(&mut request).await?;
+        if stream.read(&mut request).await? == 0 {
+            return Ok(());
+        }
         stream.write_all(TOO_MANY).await?;
         stream.shutdown().await
     };

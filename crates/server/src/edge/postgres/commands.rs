@@ -156,7 +156,8 @@ impl Session {
             description: OnceLock::new(),
         });
         let progress = Progress::Running(Box::new(rows));
-        let portal = Portal { statement, parameters: Vec::new(), result_formats: Vec::new(), progress, sent: 0 };
+        let held = self.transaction == TransactionStatus::Idle;
+        let portal = Portal { statement, parameters: Vec::new(), result_formats: Vec::new(), progress, held };
         Ok(self.keep_portal(name.to_owned(), portal)?)
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete, PortalSuspended};
-use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
+use pgwire::messages::response::EmptyQueryResponse;
 use query::Parameter;
 
 use super::failure::Failure;
@@ -30,9 +30,7 @@ impl Session {
         let done = match message {
             Frontend::Sync => {
                 self.skipping = false;
-                if self.transaction == TransactionStatus::Idle {
-                    self.portals.remove("");
-                }
+                self.end_portals();
                 self.say_ready();
                 return self.flush().await;
             }
@@ -109,8 +107,13 @@ impl Session {
             return Err(Failure::new("42P03", format!("portal \"{}\" already exists", bind.portal)).into());
         }
         let parameters = self.parameters(&statement, &bind).await?;
-        let portal =
-            Portal { statement, parameters, result_formats: bind.result_formats, progress: Progress::Bound, sent: 0 };
+        let portal = Portal {
+            statement,
+            parameters,
+            result_formats: bind.result_formats,
+            progress: Progress::Bound,
+            held: false,
+        };
         self.keep_portal(bind.portal, portal)?;
         self.say(&PgWireBackendMessage::BindComplete(BindComplete::new()));
         Ok(())
@@ -220,7 +223,6 @@ impl Session {
             return Ok(());
         };
         let (fetched, sent) = self.send_rows(rows, &portal.statement.sql, rows_max).await?;
-        portal.sent += sent;
         match fetched {
             Fetched::Suspended => self.say(&PgWireBackendMessage::PortalSuspended(PortalSuspended::new())),
             Fetched::Complete => {

@@ -85,8 +85,8 @@ pub struct Portal {
     pub parameters: Vec<Parameter>,
     pub result_formats: Vec<i16>,
     pub progress: Progress,
-    /// Rows sent so far, by all fetches.
-    pub sent: u64,
+    /// Declared outside of a transaction: it lasts until it is closed. Every other ends with its transaction.
+    pub held: bool,
 }
 
 /// How far a portal is.
@@ -314,11 +314,18 @@ impl Session {
         }
     }
 
-    /// Ends a transaction; a failed one is rolled back whatever was asked. Portals do not outlive it.
+    /// Lets go of what ends with a transaction, be it one of a single message.
+    pub fn end_portals(&mut self) {
+        if self.transaction == TransactionStatus::Idle {
+            self.portals.retain(|_, portal| portal.held);
+        }
+    }
+
+    /// Ends a transaction; a failed one is rolled back whatever was asked.
     pub fn finish(&mut self, asked: &'static str) -> &'static str {
         let failed = self.transaction == TransactionStatus::Error;
         self.transaction = TransactionStatus::Idle;
-        self.portals.clear();
+        self.end_portals();
         if failed { "ROLLBACK" } else { asked }
     }
 }

@@ -347,3 +347,15 @@ async fn hostile_bytes_end_only_their_session() {
     let mut client = Client::connect(&served).await;
     assert_eq!(client.query("SELECT 1 AS a").await, ["columns a:20:0", "row 1", "done SELECT 1", "ready I"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_session_too_many_is_told_so() {
+    let served = Served::start_with(|config| config.listen.connections_max = 1).await;
+    let first = Client::connect(&served).await;
+    let mut stream = TcpStream::connect(served.postgres).await.expect("connected");
+    stream.write_all(b"\0\0\0\x12\0\x03\0\0user\0ann\0\0").await.expect("startup");
+    let mut second = Client { stream, pid: 0, secret: Bytes::new() };
+    assert_eq!(second.next().await.as_deref(), Some("error FATAL 53300"));
+    assert_eq!(second.next().await, None, "closed");
+    drop(first);
+}
