@@ -111,7 +111,12 @@ const WORDS: [usize; 7] = [1, 2, 255, 256, 257, 1_500, 70_000];
 #[test]
 fn what_goes_in_comes_out_of_memory_and_of_the_file() {
     for (seed, rows) in ROWS.into_iter().enumerate() {
-        for words in if rows > 1_000 { &WORDS[..] } else { &WORDS[1..5] } {
+        let words_of_size = match rows {
+            1_025 => &WORDS[..],
+            0..1_024 => &WORDS[1..2],
+            _ => &WORDS[4..],
+        };
+        for words in words_of_size {
             let words = *words;
             let batch = random_batch(seed as u64, rows, words);
             let dictionary = TableDictionary::new();
@@ -130,7 +135,7 @@ fn what_goes_in_comes_out_of_memory_and_of_the_file() {
 
 #[test]
 fn a_large_dictionary_and_many_blocks() {
-    let batch = random_batch(3, 200_000, 70_000);
+    let batch = random_batch(3, 160_000, 70_000);
     let dictionary = TableDictionary::new();
     let file = Segment::encode(&batch).unwrap();
     let segment = Segment::open(Bytes::from(file), &dictionary).unwrap();
