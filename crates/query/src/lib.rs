@@ -18,6 +18,13 @@
 //! - memory held by operators is bounded per query and for all queries together;
 //! - every error is a [`QueryError`] that says whose fault it is and what to do next.
 //!
+//! Where it is not Druid's answer, on purpose:
+//! - COUNT(DISTINCT x) and APPROX_COUNT_DISTINCT are exact; only over a window are they approximate;
+//! - a whole number divided by zero is an error that names SAFE_DIVIDE, a double divided by zero is infinite;
+//! - groups without ORDER BY come in no order, unless time buckets are among their keys;
+//! - `user` without quotes is a column wherever there is a FROM, as in Druid's older documents;
+//! - PostgreSQL's dialect sorts NULL as Druid does: first upwards, last downwards.
+//!
 //! Deliberately not here: how rows got into a table (`store`, `log`), sockets, wire formats, rendering of
 //! values (the edges do that from [`ResultColumn`]), native JSON queries, statements that change data.
 
