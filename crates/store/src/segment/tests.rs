@@ -113,7 +113,7 @@ fn what_goes_in_comes_out_of_memory_and_of_the_file() {
     for (seed, rows) in ROWS.into_iter().enumerate() {
         let words_of_size = match rows {
             1_025 => &WORDS[..],
-            0..1_024 => &WORDS[1..2],
+            _ if rows < 1_024 => &WORDS[1..2],
             _ => &WORDS[4..],
         };
         for words in words_of_size {
