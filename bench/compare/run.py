@@ -77,15 +77,13 @@ def clickhouse_times(files):
         base = session.Session(folder)
         base.query("CREATE DATABASE IF NOT EXISTS bench ENGINE = Atomic")
         base.query("USE bench")
-        columns = {row.split("\t")[0]: row.split("\t")[1] for row in
-                   str(base.query(f"DESCRIBE file('{files}', 'Parquet') FORMAT TSV")).splitlines()}
+        described = str(base.query(f"DESCRIBE file('{files}', 'Parquet') FORMAT TSV")).replace("\\'", "'")
+        columns = dict(row.split("\t")[:2] for row in described.splitlines())
         low = {"channel", "countryIsoCode", "cityName"}
-        spelled = ", ".join(
-            f"`{name}` " + (f"LowCardinality({kind})" if name in low else
-                            kind.replace("Nullable(", "").rstrip(")") + ")" * kind.count("(", 0, -1) if name == "__time" and
-                            kind.startswith("Nullable") else kind)
-            for name, kind in columns.items())
-        base.query(f"CREATE TABLE edits ({spelled}) ENGINE = MergeTree ORDER BY __time SETTINGS allow_nullable_key = 1")
+        columns["__time"] = "DateTime64(3, 'UTC')"
+        spelled = ", ".join(f"`{name}` " + (f"LowCardinality({kind})" if name in low else kind)
+                            for name, kind in columns.items())
+        base.query(f"CREATE TABLE edits ({spelled}) ENGINE = MergeTree ORDER BY __time")
         base.query(f"INSERT INTO edits SELECT {', '.join(f'`{name}`' for name in columns)} FROM file('{files}', 'Parquet')")
         base.query("OPTIMIZE TABLE edits FINAL")
         names = {"floor_hour": "toStartOfHour(__time)", "floor_day": "toStartOfDay(__time)", "approx_distinct": 'uniq("user")'}
