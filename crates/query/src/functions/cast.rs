@@ -35,6 +35,12 @@ pub fn cast_timestamp(expr: Expr, zone: &str) -> Expr {
     function.call(vec![expr, lit(zone)])
 }
 
+/// An expression as text.
+pub fn cast_varchar(expr: Expr, zone: &str) -> Expr {
+    let function = ScalarUDF::new_from_impl(Scalar::new("cast_varchar", plain_text, returns_text, to_varchar));
+    function.call(vec![expr, lit(zone)])
+}
+
 /// All strings as plain `Utf8`; everything else as it is.
 fn plain_text(types: &[DataType]) -> Result<Vec<DataType>> {
     if types.is_empty() {

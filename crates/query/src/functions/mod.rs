@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
-pub use cast::cast_timestamp;
+pub use cast::{cast_timestamp, cast_varchar};
 pub use scalar::{Scalar, all_text, answer, array_arg, as_given, returns_boolean, returns_long, returns_text};
 pub use text::compile;
 

@@ -10,10 +10,10 @@ use datafusion::logical_expr::expr::{InList, InSubquery};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, TryCast, try_cast,
+    Between, BinaryExpr, Expr, ExprSchemable, Like, LogicalPlan, LogicalPlanBuilder, Operator, TryCast, try_cast,
 };
 
-use crate::functions::cast_timestamp;
+use crate::functions::{cast_timestamp, cast_varchar};
 
 /// Rewrites every comparison of the plan, subqueries included. Result names stay.
 pub fn coerce(plan: LogicalPlan, zone: &str) -> Result<LogicalPlan> {
@@ -63,6 +63,10 @@ fn coerce_expr(expr: Expr, schema: &DFSchema, zone: &str) -> Result<Transformed<
             let expr = Box::new(convert(*expr, &ty, schema, zone));
             let list = list.into_iter().map(|item| convert(item, &ty, schema, zone)).collect();
             Ok(Transformed::yes(Expr::InList(InList { expr, list, negated })))
+        }
+        Expr::Like(like) if like.expr.get_type(schema).is_ok_and(|ty| !is_text(&ty) && ty != DataType::Null) => {
+            let expr = Box::new(cast_varchar(*like.expr, zone));
+            Ok(Transformed::yes(Expr::Like(Like { expr, ..like })))
         }
         Expr::InSubquery(InSubquery { expr, subquery, negated }) if subquery.outer_ref_columns.is_empty() => {
             // A value that is there a million times is looked for a million times by the join this becomes.

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, CeilFloorKind, DataType, DateTimeField, ExactNumberInfo, Expr, Fetch, Ident, Interval,
     LimitClause, NamedWindowDefinition, NamedWindowExpr, Query, Select, SetExpr, TimezoneInfo, TypedString,
-    UnaryOperator, VisitMut, VisitorMut, WindowSpec, WindowType,
+    UnaryOperator, VisitMut, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 use store::calendar::Zone;
 
@@ -147,8 +147,23 @@ impl Rewriter<'_> {
         })
     }
 
-    /// Druid: without an ORDER BY a window is its whole partition, whatever its frame says.
+    /// Druid: without an ORDER BY a window is its whole partition, whatever its frame says. Zero rows before or
+    /// behind the row are the row.
     fn frame(&self, spec: &mut WindowSpec) {
+        if let Some(frame) = &mut spec.window_frame {
+            let zero = |bound: &WindowFrameBound| match bound {
+                WindowFrameBound::Preceding(Some(rows)) | WindowFrameBound::Following(Some(rows)) => {
+                    super::ast::as_number(rows) == Some(0)
+                }
+                _ => false,
+            };
+            if zero(&frame.start_bound) {
+                frame.start_bound = WindowFrameBound::CurrentRow;
+            }
+            if frame.end_bound.as_ref().is_some_and(zero) {
+                frame.end_bound = Some(WindowFrameBound::CurrentRow);
+            }
+        }
         if self.session.dialect == Dialect::Druid && spec.order_by.is_empty() && spec.window_name.is_none() {
             spec.window_frame = None;
         }
