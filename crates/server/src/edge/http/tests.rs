@@ -237,7 +237,7 @@ async fn an_error_on_the_way_cuts_the_answer_off() {
         let body = json!({"query": query, "resultFormat": format, "context": {"timeout": 500}});
         let answer = client.http.post(client.url("/druid/v2/sql")).json(&body).send().await.expect("began");
         assert_eq!(answer.status().as_u16(), 200);
-        let error = answer.bytes().await.expect_err("never whole");
+        let error = answer.bytes().await.map(|body| body.len()).expect_err("never whole");
         assert!(error.is_body() || error.is_decode(), "{error:?}");
     }
 }
