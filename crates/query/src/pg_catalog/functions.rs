@@ -7,7 +7,7 @@ use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
 
-use super::types::words_of;
+use super::types::{oid_named, words_of};
 use super::{OWNER, oid_of};
 use crate::functions::{Scalar, all_text, answer, array_arg, as_given, returns_boolean, returns_long, returns_text};
 
@@ -59,6 +59,7 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
     all.push(Scalar::new("pg_encoding_to_char", as_given, returns_text, |_| text("UTF8")));
     all.push(Scalar::new("format_type", two_longs, returns_text, format_type));
     all.push(Scalar::new("to_regclass", all_text, returns_long, to_regclass));
+    all.push(Scalar::new("to_regtype", all_text, returns_long, to_regtype));
     all.push(Scalar::new("quote_ident", all_text, returns_text, quote_ident));
     all.push(Scalar::new("pg_size_pretty", |_| Ok(vec![DataType::Int64]), returns_text, size_pretty));
     all.into_iter().map(|function| Arc::new(ScalarUDF::new_from_impl(function))).collect()
@@ -98,6 +99,14 @@ fn to_regclass(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
             Some(last.parse().unwrap_or_else(|_| oid_of(last)))
         })
         .collect();
+    answer(args, Arc::new(oids) as ArrayRef)
+}
+
+/// The oid of the type of that name, by either spelling; null when there is none, as drivers that look for extensions
+/// expect.
+fn to_regtype(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let names = array_arg(args, 0)?;
+    let oids: Int64Array = names.as_string::<i32>().iter().map(|name| oid_named(name?)).collect();
     answer(args, Arc::new(oids) as ArrayRef)
 }
 

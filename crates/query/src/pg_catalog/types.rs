@@ -81,6 +81,14 @@ pub fn type_name(ty: ColumnType) -> &'static str {
     words_of(oid_of_type(ty)).unwrap_or("text")
 }
 
+/// The oid of a type by its name or by what `format_type` calls it.
+pub fn oid_named(name: &str) -> Option<i64> {
+    let name = name.trim().trim_matches('"');
+    let name = name.strip_prefix("pg_catalog.").unwrap_or(name);
+    let found = TYPES.iter().find(|ty| ty.name.eq_ignore_ascii_case(name) || ty.words.eq_ignore_ascii_case(name));
+    found.map(|ty| ty.oid)
+}
+
 /// What `format_type` says of an oid.
 pub fn words_of(oid: i64) -> Option<&'static str> {
     TYPES.iter().find(|ty| ty.oid == oid).map(|ty| ty.words)

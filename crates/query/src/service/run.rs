@@ -181,6 +181,9 @@ fn guess_parameter(
     context: &QueryContext,
     at: usize,
 ) -> DataType {
+    if statement::takes_list(query, at) {
+        return DataType::new_list(DataType::Utf8, true);
+    }
     let mut query = Box::new(query.clone());
     if statement::rewrite(&mut query, &context.session).is_err() {
         return DataType::Utf8;

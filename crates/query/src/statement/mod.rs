@@ -38,7 +38,7 @@ pub use time::period_of_unit;
 use crate::error::{Position, QueryError, QueryErrorKind};
 use crate::limits::{RELATIONS_MAX, SQL_BYTES_MAX, SQL_CHAIN_MAX, SQL_DEPTH_MAX, SQL_TOKENS_MAX};
 use crate::request::Dialect;
-pub use parameters::{bind, example_of};
+pub use parameters::{bind, example_of, takes_list};
 
 /// A statement, read but not yet rewritten.
 #[derive(Clone, Debug)]

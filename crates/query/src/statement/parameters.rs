@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion::arrow::datatypes::DataType as ArrowType;
 use datafusion::sql::sqlparser::ast::{
-    Array, DataType, ExactNumberInfo, Expr, Query, Value as SqlValue, ValueWithSpan, VisitMut, VisitorMut,
+    Array, DataType, ExactNumberInfo, Expr, Query, Value as SqlValue, ValueWithSpan, Visit, VisitMut, Visitor,
+    VisitorMut,
 };
 use serde_json::Value;
 use store::calendar::Zone;
@@ -126,6 +127,33 @@ fn array(value: &Value) -> Option<Expr> {
     Some(Expr::Array(Array { elem: items.collect::<Option<Vec<_>>>()?, named: true }))
 }
 
+/// Whether parameter `at` (from zero) stands where only a list can: `x = ANY($1)`.
+pub fn takes_list(query: &Query, at: usize) -> bool {
+    query.visit(&mut ListFinder { name: format!("${}", at + 1) }).is_break()
+}
+
+struct ListFinder {
+    name: String,
+}
+
+impl Visitor for ListFinder {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let Expr::AnyOp { right, .. } = expr else { return ControlFlow::Continue(()) };
+        let mut right = &**right;
+        while let Expr::Nested(inner) = right {
+            right = inner;
+        }
+        match right {
+            Expr::Value(ValueWithSpan { value: SqlValue::Placeholder(name), .. }) if *name == self.name => {
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
 /// A value of a type, for planning a statement whose values are not known yet.
 pub fn example_of(ty: &ArrowType) -> Parameter {
     let (sql_type, value) = match ty {
@@ -134,6 +162,7 @@ pub fn example_of(ty: &ArrowType) -> Parameter {
         ArrowType::Boolean => ("BOOLEAN", Value::from(false)),
         ArrowType::Timestamp(..) => ("TIMESTAMP", Value::from(0)),
         ArrowType::Date32 => ("DATE", Value::from(0)),
+        ArrowType::List(_) => ("ARRAY", Value::from(vec!["1970-01-01"])),
         _ => ("VARCHAR", Value::from("1970-01-01")),
     };
     Parameter { sql_type: sql_type.to_owned(), value }
