@@ -8,6 +8,7 @@ pub mod deep;
 pub mod disk;
 pub mod logs;
 pub mod meta;
+pub mod peers;
 #[cfg(test)]
 mod slow_disk;
 mod thread;
