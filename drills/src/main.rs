@@ -4,12 +4,14 @@
 //! server   one process in a folder of its own: start, kill, stop, sizes
 //! http     the few requests the drills make
 //! ledger   what was acknowledged, so that it can be looked for afterwards
+//! disk     a full disk and a failed fsync under a real process
 //! kill     SIGKILL at random moments under load; nothing acknowledged may be missing
 //! bench/   produce, ingest and query, with percentiles
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
 
 mod bench;
+mod disk;
 mod http;
 mod kill;
 mod ledger;
@@ -55,6 +57,8 @@ enum Command {
     Kill(kill::Options),
     /// SIGKILL with many rows on disk, then the time to the first right answer
     Restart(restart::Options),
+    /// A disk that fills up, and one that fails to sync
+    Disk(disk::Options),
     /// Measures produce, ingest or query
     Bench(bench::Options),
 }
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Kill(options) => kill::run(&cli.common, options),
         Command::Restart(options) => restart::run(&cli.common, options),
+        Command::Disk(options) => disk::run(&cli.common, options),
         Command::Bench(options) => bench::run(&cli.common, options),
     };
     match result {
