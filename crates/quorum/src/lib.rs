@@ -32,14 +32,16 @@ mod frames;
 mod group;
 mod hard_state;
 mod journal;
+mod members;
 mod message;
 mod storage;
 mod types;
 
-pub use error::{JournalError, ProposeError, QuorumError, StorageError};
+pub use error::{DecodeError, JournalError, MembershipError, ProposeError, QuorumError, StorageError, TransferError};
 pub use group::{Group, GroupConfig};
 pub use hard_state::{GroupKey, HardStates};
 pub use journal::{Journal, Recovered};
+pub use members::{MEMBERS_MAX, Members, MembersError};
 pub use message::Message;
 pub use storage::{Initial, Storage};
-pub use types::{Entry, HardState, Payload, Ready, Role, Snapshot};
+pub use types::{Entry, GroupStatus, HardState, Payload, PeerStatus, Ready, Role, Snapshot};

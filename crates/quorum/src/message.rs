@@ -3,7 +3,10 @@
 use std::fmt;
 
 use base::{NodeId, Term};
+use bytes::Bytes;
 use raft::eraftpb::{self, MessageType};
+
+use crate::DecodeError;
 
 /// What one member tells another. Opaque: carry it and give it to [`crate::Group::step`] of its receiver.
 #[derive(Clone, PartialEq)]
@@ -23,6 +26,23 @@ impl Message {
     #[must_use]
     pub fn term(&self) -> Term {
         Term(self.0.term)
+    }
+
+    /// Most bytes of an encoded message. Decode refuses more; only a snapshot can be larger.
+    pub const BYTES_MAX: usize = 128 << 20;
+
+    /// As it goes over the wire: docs/formats/peer-messages.md.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        unimplemented!()
+    }
+
+    /// Reads what `encode` wrote. Payloads are slices of `bytes`, not copies.
+    ///
+    /// # Errors
+    /// The bytes are no message.
+    pub fn decode(_bytes: Bytes) -> Result<Self, DecodeError> {
+        unimplemented!()
     }
 }
 

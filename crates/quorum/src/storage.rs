@@ -9,14 +9,14 @@ use raft::eraftpb::{self, EntryType};
 use raft::{GetEntriesContext, RaftState};
 
 use crate::message::node;
-use crate::{Entry, HardState, Payload, Snapshot, StorageError};
+use crate::{Entry, HardState, Members, Payload, Snapshot, StorageError};
 
 /// What a group starts from. All of it must be durable: whoever recovers a log syncs it first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Initial {
     pub hard_state: HardState,
-    pub voters: Vec<NodeId>,
-    pub learners: Vec<NodeId>,
+    /// As of `applied`.
+    pub members: Members,
     /// The entries up to here have taken effect and are not handed out as committed again.
     pub applied: LogIndex,
 }
@@ -114,8 +114,8 @@ impl<S: Storage> Adapter<S> {
 
 impl<S: Storage> raft::Storage for Adapter<S> {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        let Initial { hard_state, voters, learners, .. } = self.storage.initial();
-        Ok(RaftState { hard_state: to_raft_hard_state(&hard_state), conf_state: to_conf_state(&voters, &learners) })
+        let Initial { hard_state, members, .. } = self.storage.initial();
+        Ok(RaftState { hard_state: to_raft_hard_state(&hard_state), conf_state: to_conf_state(&members) })
     }
 
     fn entries(
@@ -209,9 +209,26 @@ pub(crate) fn from_raft_hard_state(state: &eraftpb::HardState) -> HardState {
     }
 }
 
-fn to_conf_state(voters: &[NodeId], learners: &[NodeId]) -> eraftpb::ConfState {
+pub(crate) fn to_conf_state(members: &Members) -> eraftpb::ConfState {
     let ids = |nodes: &[NodeId]| nodes.iter().map(|node| u64::from(node.0)).collect::<Vec<_>>();
-    eraftpb::ConfState::from((ids(voters), ids(learners)))
+    let mut state = eraftpb::ConfState::from((ids(&members.voters), ids(&members.learners)));
+    state.voters_outgoing = ids(&members.outgoing);
+    state.learners_next = ids(&members.learners_next);
+    state
+}
+
+pub(crate) fn from_conf_state(state: &eraftpb::ConfState) -> Members {
+    let nodes = |ids: &[u64]| {
+        let mut nodes: Vec<_> = ids.iter().map(|id| node(*id)).collect();
+        nodes.sort_unstable();
+        nodes
+    };
+    Members {
+        voters: nodes(&state.voters),
+        outgoing: nodes(&state.voters_outgoing),
+        learners: nodes(&state.learners),
+        learners_next: nodes(&state.learners_next),
+    }
 }
 
 fn to_raft_snapshot(snapshot: &Snapshot) -> eraftpb::Snapshot {
@@ -219,18 +236,16 @@ fn to_raft_snapshot(snapshot: &Snapshot) -> eraftpb::Snapshot {
     let metadata = raft_snapshot.mut_metadata();
     metadata.index = snapshot.index.0;
     metadata.term = snapshot.term.0;
-    metadata.set_conf_state(to_conf_state(&snapshot.voters, &snapshot.learners));
+    metadata.set_conf_state(to_conf_state(&snapshot.members));
     raft_snapshot
 }
 
 pub(crate) fn from_raft_snapshot(snapshot: &eraftpb::Snapshot) -> Snapshot {
     let metadata = snapshot.get_metadata();
-    let nodes = |ids: &[u64]| ids.iter().map(|id| node(*id)).collect::<Vec<_>>();
     Snapshot {
         index: LogIndex(metadata.index),
         term: Term(metadata.term),
-        voters: nodes(&metadata.get_conf_state().voters),
-        learners: nodes(&metadata.get_conf_state().learners),
+        members: from_conf_state(metadata.get_conf_state()),
         data: snapshot.data.clone(),
     }
 }

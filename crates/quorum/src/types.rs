@@ -1,9 +1,9 @@
 //! What goes in and out of a group: entries, hard state, snapshot, ready.
 
-use base::{LogIndex, NodeId, Term};
+use base::{LogIndex, NodeId, Term, Tick};
 use bytes::Bytes;
 
-use crate::Message;
+use crate::{Members, Message};
 
 /// What an entry carries.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -12,7 +12,8 @@ pub enum Payload {
     Empty,
     /// What was proposed. Never empty.
     Data(Bytes),
-    /// A change of the voters, in the form the group gave it. Opaque to the caller, who stores it as it is.
+    /// A change of the members: [`crate::Members::after`] says to what. Stored as it is; when it is committed,
+    /// [`crate::Group::apply_membership`] makes it so.
     Membership(Bytes),
 }
 
@@ -49,8 +50,8 @@ pub struct HardState {
 pub struct Snapshot {
     pub index: LogIndex,
     pub term: Term,
-    pub voters: Vec<NodeId>,
-    pub learners: Vec<NodeId>,
+    /// As of `index`.
+    pub members: Members,
     pub data: Bytes,
 }
 
@@ -84,4 +85,32 @@ pub enum Role {
     Candidate,
     /// Receives the log but has no vote.
     Learner,
+}
+
+/// A group as an operator sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupStatus {
+    pub role: Role,
+    pub term: Term,
+    /// As far as this node has heard.
+    pub leader: Option<NodeId>,
+    pub commit: LogIndex,
+    pub last: LogIndex,
+    pub members: Members,
+    /// The other members, in ascending order.
+    pub peers: Vec<PeerStatus>,
+    /// How long the lease goes on; 0 without one. Of a sole voter it never ends: always `lease_ms`.
+    pub lease_left_ms: u64,
+}
+
+/// Another member, as this node sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerStatus {
+    pub node: NodeId,
+    /// The log there is the leader's up to here; known to the leader only, else 0.
+    pub matched: LogIndex,
+    /// When the last message came from there; `None` if never since this node started.
+    pub last_heard: Option<Tick>,
+    /// The leader sends no entries now: it waits for an answer or for a snapshot to arrive.
+    pub paused: bool,
 }
