@@ -70,3 +70,6 @@ fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Co
         Some((&found, _)) => Err(CodecError::Version { what, found }),
     }
 }
+
+#[cfg(test)]
+mod tests;

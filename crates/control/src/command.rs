@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use base::{ClusterId, Offset, PartitionIndex, Term, Timestamp, TopicId};
+use base::{ClusterId, DiskId, NodeId, Offset, PartitionIndex, Term, Timestamp, TopicId};
 use serde::{Deserialize, Serialize};
 
+use crate::node::{NodeAddresses, NodeMode};
+use crate::plan::PlaceError;
 use crate::segment::{Interval, SegmentId};
 use crate::table::{TableId, TableMode};
 
@@ -15,6 +17,34 @@ pub enum Command {
     FormCluster {
         cluster: ClusterId,
         formed: Timestamp,
+        /// The nodes it begins with. Replicas may be placed on them before they have registered.
+        #[serde(default)]
+        founders: Vec<NodeId>,
+    },
+    /// A node is there, at these addresses. Sent by the node itself when it starts and something differs from what is
+    /// known of it. Refused under an id that has another disk, and for a disk that another id has.
+    RegisterNode {
+        id: NodeId,
+        disk: DiskId,
+        addresses: NodeAddresses,
+        zone: String,
+        version: String,
+        at: Timestamp,
+    },
+    /// An operator's word that the node's old disk is gone and `disk` takes its place, empty.
+    ReplaceDisk {
+        id: NodeId,
+        disk: DiskId,
+        at: Timestamp,
+    },
+    /// Takes new replicas, or gets nothing new and is emptied.
+    SetNodeMode {
+        id: NodeId,
+        mode: NodeMode,
+    },
+    /// Takes a node out for good: its disk cannot register again. Refused while a partition has a replica on it.
+    RemoveNode {
+        id: NodeId,
     },
     CreateTopic {
         id: TopicId,
@@ -25,6 +55,9 @@ pub enum Command {
         /// Made by Seawall for itself; clients may read it, not write or delete it.
         internal: bool,
         created: Timestamp,
+        /// Per partition, who has a copy; the first is the preferred leader. Empty only while no node has registered.
+        #[serde(default)]
+        replicas: Vec<Vec<NodeId>>,
     },
     /// The tombstone that allows a topic's data to be deleted. Refused while a table reads the topic.
     DeleteTopic {
@@ -34,6 +67,22 @@ pub enum Command {
     AddPartitions {
         id: TopicId,
         total: i32,
+        /// Of the new partitions.
+        #[serde(default)]
+        replicas: Vec<Vec<NodeId>>,
+    },
+    /// Where the copies of a partition shall be; whoever leads it moves them there and then sends
+    /// [`Command::FinishReassignment`]. `target` of where they are now: the move is called off.
+    SetReplicas {
+        id: TopicId,
+        partition: PartitionIndex,
+        target: Vec<NodeId>,
+    },
+    /// The copies of a partition are where its target says. Refused if the target is another by now.
+    FinishReassignment {
+        id: TopicId,
+        partition: PartitionIndex,
+        replicas: Vec<NodeId>,
     },
     /// Replaces the topic's whole set of overrides.
     SetTopicConfig {
@@ -77,7 +126,7 @@ pub enum Command {
         partition: PartitionIndex,
         from: Offset,
         to: Offset,
-        /// Of the leader that sealed them.
+        /// Of the leader that sealed them. Refused if a leader of a later term has published.
         term: Term,
         segments: Vec<NewSegment>,
         published: Timestamp,
@@ -148,10 +197,37 @@ pub enum Refused {
         "partition {partition} of table {table} is published up to offset {published}, not {from}: seal from there"
     )]
     PublishGap { table: String, partition: PartitionIndex, published: Offset, from: Offset },
+    #[error(
+        "partition {partition} of table {table} has been published by a leader of term {newer}; yours is {term}: step down"
+    )]
+    Fenced { table: String, partition: PartitionIndex, term: Term, newer: Term },
     #[error("offsets [{from}, {to}) are not a range")]
     EmptyRange { from: Offset, to: Offset },
     #[error("segment {0} has been published before")]
     SegmentExists(SegmentId),
     #[error("a block of {0} producer ids is refused: ask for 1 to 100000")]
     InvalidCount(u32),
+    #[error("node {node} cannot register: {reason}")]
+    InvalidNode { node: NodeId, reason: &'static str },
+    #[error(
+        "node {node} has disk {known}, and this one is {found}: start it with its old data folder, or tell the cluster \
+         that the old disk is gone: seawall cluster replace-disk {node} {found}"
+    )]
+    OtherDisk { node: NodeId, known: DiskId, found: DiskId },
+    #[error("disk {disk} is that of node {node}: a data folder cannot be copied; start the new node with an empty one")]
+    DiskInUse { disk: DiskId, node: NodeId },
+    #[error("disk {disk} was that of node {node}, which was removed from the cluster: start with an empty data folder")]
+    RemovedDisk { disk: DiskId, node: NodeId },
+    #[error("node {0} is not a member of the cluster")]
+    UnknownNode(NodeId),
+    #[error("the cluster has as many nodes as it may have, {max}: remove one")]
+    TooManyNodes { max: usize },
+    #[error("node {node} has a replica of partition {partition} of topic {topic}: drain it first")]
+    NodeInUse { node: NodeId, topic: String, partition: PartitionIndex },
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error("topic {topic} has no partition {partition}")]
+    UnknownPartition { topic: String, partition: PartitionIndex },
+    #[error("partition {partition} of topic {topic} is not on its way to those replicas")]
+    OtherTarget { topic: String, partition: PartitionIndex },
 }

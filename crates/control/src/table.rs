@@ -41,6 +41,9 @@ pub struct Table {
     /// Per partition, the first offset that is in no published segment. Absent: zero.
     pub published: BTreeMap<PartitionIndex, Offset>,
     pub segments: BTreeMap<SegmentId, Segment>,
+    /// Per partition, the term of the leader that published last. Absent: any may.
+    #[serde(default)]
+    pub terms: BTreeMap<PartitionIndex, Term>,
 }
 
 impl Table {
@@ -67,7 +70,7 @@ impl Table {
         visible
     }
 
-    /// Takes in the segments of `[from, to)`; the caller has checked that `from` is the published offset.
+    /// Takes in the segments of `[from, to)`; the caller has checked `from` and the term.
     pub(crate) fn publish(
         &mut self,
         partition: PartitionIndex,
@@ -101,6 +104,7 @@ impl Table {
             );
         }
         self.published.insert(partition, range.1);
+        self.terms.insert(partition, term);
         Ok(())
     }
 

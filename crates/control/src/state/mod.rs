@@ -1,14 +1,18 @@
 //! The state and the one door through which it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base::{ClusterId, LogIndex, Timestamp, TopicId};
+use base::{ClusterId, DiskId, LogIndex, NodeId, Timestamp, TopicId};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Applied, Command, Refused};
+use crate::node::{NODES_MAX, NodeMode, RegisteredNode};
 use crate::table::{Table, TableId};
 use crate::topic::{self, Topic, TopicConfig};
+
+mod nodes;
+pub use nodes::REMOVED_DISKS_MAX;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +35,14 @@ pub struct State {
     /// Topics whose data may be deleted, with the index of the command that said so.
     pub tombstones: BTreeMap<TopicId, LogIndex>,
     pub next_producer_id: i64,
+    /// Those the cluster was formed with, registered or not.
+    #[serde(default)]
+    pub founders: BTreeSet<NodeId>,
+    #[serde(default)]
+    pub nodes: BTreeMap<NodeId, Arc<RegisteredNode>>,
+    /// Disks of nodes that were removed, with the index of the command that did it.
+    #[serde(default)]
+    pub removed: BTreeMap<DiskId, (NodeId, LogIndex)>,
     /// Topics by name; follows from `topics`.
     #[serde(skip)]
     names: BTreeMap<String, TopicId>,
@@ -48,17 +60,38 @@ impl State {
         assert!(at > self.applied, "command at {at} applied after {}", self.applied);
         self.applied = at;
         match command {
-            Command::FormCluster { cluster, formed } => self.form(*cluster, *formed),
-            Command::CreateTopic { id, name, partitions, config, internal, created } => self.create_topic(Topic {
+            Command::FormCluster { cluster, formed, founders } => self.form(*cluster, *formed, founders),
+            Command::RegisterNode { id, disk, addresses, zone, version, at } => self.register(RegisteredNode {
                 id: *id,
-                name: name.clone(),
-                partitions: *partitions,
-                overrides: config.clone(),
-                internal: *internal,
-                created: *created,
+                disk: *disk,
+                addresses: addresses.clone(),
+                zone: zone.clone(),
+                version: version.clone(),
+                mode: NodeMode::Active,
+                registered: *at,
+                updated: *at,
             }),
+            Command::ReplaceDisk { id, disk, at } => self.replace_disk(*id, *disk, *at),
+            Command::SetNodeMode { id, mode } => self.set_node_mode(*id, *mode),
+            Command::RemoveNode { id } => self.remove_node(at, *id),
+            Command::CreateTopic { id, name, partitions, config, internal, created, replicas } => {
+                self.create_topic(Topic {
+                    id: *id,
+                    name: name.clone(),
+                    partitions: *partitions,
+                    overrides: config.clone(),
+                    internal: *internal,
+                    created: *created,
+                    replicas: replicas.clone(),
+                    targets: BTreeMap::new(),
+                })
+            }
+            Command::SetReplicas { id, partition, target } => self.set_replicas(*id, *partition, target),
+            Command::FinishReassignment { id, partition, replicas } => {
+                self.finish_reassignment(*id, *partition, replicas)
+            }
             Command::DeleteTopic { id } => self.delete_topic(at, *id),
-            Command::AddPartitions { id, total } => self.add_partitions(*id, *total),
+            Command::AddPartitions { id, total, replicas } => self.add_partitions(*id, *total, replicas),
             Command::SetTopicConfig { id, config } => {
                 TopicConfig::check(config)?;
                 self.topic_mut(*id)?.overrides.clone_from(config);
@@ -96,10 +129,14 @@ impl State {
         self.tables.values().filter(move |table| table.topic == topic)
     }
 
-    fn form(&mut self, cluster: ClusterId, formed: Timestamp) -> Result<Applied, Refused> {
+    fn form(&mut self, cluster: ClusterId, formed: Timestamp, founders: &[NodeId]) -> Result<Applied, Refused> {
         if let Some(before) = self.cluster {
             return Err(Refused::AlreadyFormed(before));
         }
+        if founders.len() > NODES_MAX {
+            return Err(Refused::TooManyNodes { max: NODES_MAX });
+        }
+        self.founders = founders.iter().copied().collect();
         self.cluster = Some(cluster);
         self.formed = formed;
         Ok(Applied::Done)
@@ -109,6 +146,7 @@ impl State {
         topic::check_name(&topic.name)?;
         topic::check_partitions(topic.partitions)?;
         TopicConfig::check(&topic.overrides)?;
+        self.check_replicas(&topic.replicas, topic.partitions)?;
         if self.topic_named(&topic.name).is_some() || self.topics.contains_key(&topic.id) {
             return Err(Refused::TopicExists { name: topic.name });
         }
@@ -137,9 +175,9 @@ impl State {
         Ok(Applied::Done)
     }
 
-    fn add_partitions(&mut self, id: TopicId, total: i32) -> Result<Applied, Refused> {
+    fn add_partitions(&mut self, id: TopicId, total: i32, replicas: &[Vec<NodeId>]) -> Result<Applied, Refused> {
         topic::check_partitions(total)?;
-        let topic = self.topic_mut(id)?;
+        let topic = self.topics.get(&id).ok_or_else(|| Refused::UnknownTopic(id.to_string()))?;
         if topic.internal {
             return Err(Refused::InternalTopic(topic.name.clone()));
         }
@@ -147,6 +185,9 @@ impl State {
             let reason = "the topic has as many or more, and their number can only grow";
             return Err(Refused::InvalidPartitions { partitions: total, reason });
         }
+        self.check_replicas(replicas, total - topic.partitions)?;
+        let topic = self.topic_mut(id)?;
+        topic.replicas.extend_from_slice(replicas);
         topic.partitions = total;
         Ok(Applied::Done)
     }
@@ -172,6 +213,7 @@ impl State {
             created: *created,
             published: begin.clone(),
             segments: BTreeMap::new(),
+            terms: BTreeMap::new(),
         };
         self.tables.insert(*id, Arc::new(table));
         Ok(Applied::TableCreated(*id))
@@ -184,6 +226,10 @@ impl State {
         let shared = self.tables.get_mut(table).ok_or_else(|| Refused::UnknownTable(table.to_string()))?;
         if from >= to {
             return Err(Refused::EmptyRange { from: *from, to: *to });
+        }
+        if let Some(newer) = shared.terms.get(partition).filter(|newer| *newer > term) {
+            let (table, partition) = (shared.name.clone(), *partition);
+            return Err(Refused::Fenced { table, partition, term: *term, newer: *newer });
         }
         let before = shared.published(*partition);
         if before != *from {

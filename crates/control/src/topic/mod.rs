@@ -5,7 +5,7 @@ mod config;
 use std::collections::BTreeMap;
 
 use base::limits::{PARTITIONS_PER_TOPIC_MAX, TOPIC_NAME_BYTES_MAX};
-use base::{Timestamp, TopicId};
+use base::{NodeId, PartitionIndex, Timestamp, TopicId};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Refused;
@@ -21,6 +21,12 @@ pub struct Topic {
     pub overrides: BTreeMap<String, String>,
     pub internal: bool,
     pub created: Timestamp,
+    /// Per partition, who has a copy; the first is the preferred leader. Empty only while no node has registered.
+    #[serde(default)]
+    pub replicas: Vec<Vec<NodeId>>,
+    /// Partitions whose copies are being moved, and where to.
+    #[serde(default)]
+    pub targets: BTreeMap<PartitionIndex, Vec<NodeId>>,
 }
 
 impl Topic {
@@ -28,6 +34,24 @@ impl Topic {
     #[must_use]
     pub fn config(&self) -> TopicConfig {
         TopicConfig::from_checked(&self.overrides)
+    }
+
+    /// Who has a copy of `partition`, the preferred leader first. Empty if there is no such partition, or no node has
+    /// registered yet.
+    #[must_use]
+    pub fn replicas_of(&self, partition: PartitionIndex) -> &[NodeId] {
+        usize::try_from(partition.0).ok().and_then(|at| self.replicas.get(at)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Copies of each partition.
+    #[must_use]
+    pub fn factor(&self) -> usize {
+        self.replicas.first().map_or(1, Vec::len)
+    }
+
+    #[must_use]
+    pub fn has_partition(&self, partition: PartitionIndex) -> bool {
+        (0..self.partitions).contains(&partition.0)
     }
 }
 

@@ -50,7 +50,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     let meta = meta::start(Arc::clone(&disk), "control", node, Arc::clone(&findings))?;
     if meta.state().cluster.is_none() {
         let cluster = ClusterId(Uuid::new_v4());
-        meta.propose(Command::FormCluster { cluster, formed: time::wall() }).await.map_err(NodeError::from)?;
+        meta.propose(Command::FormCluster { cluster, formed: time::wall(), founders: vec![node] }).await.map_err(NodeError::from)?;
     }
     disk.create_dir_all("log")?;
     let log_disk: Arc<dyn Disk> = Arc::new(RealDisk::open(&data.path.join("log"))?);

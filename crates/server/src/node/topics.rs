@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::{PartitionIndex, ProducerId, TopicId, TopicPartition};
+use base::{NodeId, PartitionIndex, ProducerId, TopicId, TopicPartition};
 use control::topic::TimestampType;
-use control::{Applied, Command, Refused, Topic};
+use control::{Applied, Command, Refused, State, Topic, plan};
 use log::PartitionConfig;
 use uuid::Uuid;
 
@@ -99,7 +99,8 @@ impl Node {
     /// Raises the number of partitions and opens the new ones.
     pub async fn add_partitions(&self, name: &str, total: i32) -> Result<(), NodeError> {
         let topic = self.known_topic(name)?;
-        self.propose(Command::AddPartitions { id: topic.id, total }).await?;
+        let replicas = self.replicas_for_more(&topic, total)?;
+        self.propose(Command::AddPartitions { id: topic.id, total, replicas }).await?;
         let topic = self.known_topic(name)?;
         open_topic(&self.logs, &topic, &self.config).await
     }
@@ -132,6 +133,17 @@ impl Node {
         Ok(())
     }
 
+    /// Places for the partitions that a topic gets when it has `total`.
+    fn replicas_for_more(&self, topic: &Topic, total: i32) -> Result<Vec<Vec<NodeId>>, NodeError> {
+        let state = self.state();
+        if state.nodes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let more = usize::try_from(total.saturating_sub(topic.partitions)).unwrap_or(0);
+        let placed = plan::place(&state.candidates(), &topic.replicas, more, topic.factor());
+        Ok(placed.map_err(Refused::from)?)
+    }
+
     fn known_topic(&self, name: &str) -> Result<Arc<Topic>, NodeError> {
         self.state().topic_named(name).cloned().ok_or_else(|| NodeError::UnknownTopic(name.into()))
     }
@@ -148,12 +160,25 @@ pub async fn create_topic(
     internal: bool,
 ) -> Result<Arc<Topic>, NodeError> {
     let id = TopicId(Uuid::new_v4());
+    control::topic::check_partitions(partitions)?;
+    let replicas = replicas_for_new(&meta.state(), partitions)?;
+    let (name_given, created) = (name.to_owned(), time::wall());
     let command =
-        Command::CreateTopic { id, name: name.into(), partitions, config: overrides, internal, created: time::wall() };
+        Command::CreateTopic { id, name: name_given, partitions, config: overrides, internal, created, replicas };
     meta.propose(command).await?;
     let topic = meta.state().topics.get(&id).cloned().ok_or_else(|| NodeError::UnknownTopic(name.into()))?;
     open_topic(logs, &topic, config).await?;
     Ok(topic)
+}
+
+/// Places for the partitions of a new topic that names none.
+fn replicas_for_new(state: &State, partitions: i32) -> Result<Vec<Vec<NodeId>>, NodeError> {
+    if state.nodes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let candidates = state.candidates();
+    let factor = plan::default_factor(candidates.len());
+    Ok(plan::place(&candidates, &[], usize::try_from(partitions).unwrap_or(0), factor).map_err(Refused::from)?)
 }
 
 /// Opens every partition of a topic that is not open yet.

@@ -166,9 +166,9 @@ async fn snapshots_keep_the_journal_short() {
 #[tokio::test]
 async fn a_command_too_large_for_the_journal_is_refused() {
     let (meta, findings) = open(mem_disk());
-    let Command::CreateTopic { id, partitions, internal, created, .. } = topic(1) else { unreachable!() };
+    let Command::CreateTopic { id, partitions, internal, created, replicas, .. } = topic(1) else { unreachable!() };
     let config = BTreeMap::from([("x".repeat(COMMAND_BYTES_MAX), String::new())]);
-    let huge = Command::CreateTopic { id, name: "huge".into(), partitions, config, internal, created };
+    let huge = Command::CreateTopic { id, name: "huge".into(), partitions, config, internal, created, replicas };
     let refused = meta.propose(huge).await.unwrap_err();
     assert!(matches!(refused, MetaError::TooLarge { bytes } if bytes > COMMAND_BYTES_MAX), "{refused}");
     meta.propose(topic(2)).await.unwrap();
