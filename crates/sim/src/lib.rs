@@ -1,0 +1,1 @@
+//! Whole clusters of the deciding rooms under one seed.
