@@ -65,8 +65,8 @@ pub fn check_factor(factor: usize) -> Result<(), PlaceError> {
 }
 
 /// Replicas for `partitions` more partitions of a topic that has `existing` ones; the first of each list is the
-/// preferred leader. Within the topic the nodes' shares differ by one at most where zones allow it; between topics the
-/// node that has less in all comes first.
+/// preferred leader. Within the topic the nodes' shares of a topic placed at once differ by one at most where zones allow
+/// it, and their leaderships by about as much; between nodes with equal shares the one that has less in all comes first.
 ///
 /// # Errors
 /// [`PlaceError`] if the factor is refused or there are fewer candidates than that.

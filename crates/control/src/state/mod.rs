@@ -15,7 +15,7 @@ mod nodes;
 pub use nodes::REMOVED_DISKS_MAX;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Tombstones kept after a topic's deletion, the newest first to stay. A node that was away longer than
 /// this many deletions keeps the data aside instead of deleting it.

@@ -7,6 +7,9 @@ use super::*;
 use crate::command::NewSegment;
 use crate::segment::{Interval, SegmentId};
 
+mod nodes;
+pub(crate) use nodes::addresses;
+
 const P0: PartitionIndex = PartitionIndex(0);
 
 fn topic_id(number: u128) -> TopicId {
@@ -25,6 +28,7 @@ fn create_topic(number: u128, name: &str, config: &[(&str, &str)]) -> Command {
         config: config.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
         internal: false,
         created: Timestamp(1),
+        replicas: Vec::new(),
     }
 }
 
@@ -125,6 +129,25 @@ fn publishing_has_no_gap_and_no_overlap() {
     assert!(matches!(apply(&mut state, &publish(10, 11, vec![segment(1, 0, 1)], 6)), Err(Refused::SegmentExists(_))));
     apply(&mut state, &publish(10, 20, vec![], 6)).expect("rows that were all refused still move the offset");
     assert_eq!(state.tables[&table_id(1)].published(P0), Offset(20));
+}
+
+#[test]
+fn a_leader_of_an_older_term_cannot_publish() {
+    let with_term = |from: i64, to: i64, of: u64| match publish(from, to, vec![], 5) {
+        Command::PublishSegments { table, partition, from, to, segments, published, .. } => {
+            Command::PublishSegments { table, partition, from, to, term: Term(of), segments, published }
+        }
+        other => other,
+    };
+    let mut state = state_after(&[create_topic(1, "wiki", &[]), create_table(1, "edits", 1)]);
+    apply(&mut state, &with_term(0, 10, 4)).expect("the leader of term 4");
+    let refused = apply(&mut state, &with_term(10, 20, 3));
+    let fenced = Refused::Fenced { table: "edits".into(), partition: P0, term: Term(3), newer: Term(4) };
+    assert_eq!(refused, Err(fenced), "the leader before it has the right offset and still no right");
+    apply(&mut state, &with_term(10, 20, 4)).expect("again");
+    apply(&mut state, &with_term(20, 30, 9)).expect("the leader after it");
+    let mut restored = State::restore(&state.snapshot()).expect("restores");
+    assert!(matches!(apply(&mut restored, &with_term(30, 40, 8)), Err(Refused::Fenced { newer: Term(9), .. })));
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn topic(number: u128) -> Command {
         config: BTreeMap::new(),
         internal: false,
         created: Timestamp(0),
+        replicas: Vec::new(),
     }
 }
 
