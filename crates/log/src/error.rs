@@ -42,6 +42,18 @@ pub struct Stopped {
     pub reason: String,
 }
 
+/// Why a message was dropped. Nothing changed; the sender sends again what matters.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StepError {
+    /// The leader's entries wait for room on this disk, or for a truncation that is under way.
+    #[error("the replica waits for its disk")]
+    Stalled,
+    #[error(transparent)]
+    Refused(#[from] quorum::QuorumError),
+    #[error(transparent)]
+    Stopped(Stopped),
+}
+
 /// Why a partition could not be opened. Its files are as they were.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum OpenError {

@@ -42,11 +42,14 @@ mod producers;
 mod reader;
 mod recovery;
 mod scan;
+mod seats;
 mod storage;
 
 pub use config::{PartitionConfig, TimestampType};
-pub use error::{AppendError, DeleteError, OpenError, ReadError, Stopped};
+pub use error::{AppendError, DeleteError, OpenError, ReadError, StepError, Stopped};
 pub use flush::{FlushDone, FlushJob, HardStates};
-pub use partition::{Appended, Partition, Trimmed, group_key};
+pub use partition::{Acked, Appended, LostBatch, LostFound, Partition, PartitionStatus, Trimmed, group_key};
+pub use quorum::{Message, Role};
 pub use reader::{Fetched, ReadLimit, Reader};
 pub use recovery::Recovery;
+pub use seats::Seats;

@@ -20,18 +20,15 @@ use crate::producers::{Producers, SnapshotPlace};
 use crate::reader::Shared;
 use crate::recovery::{Recovered, Recovery, recover, snapshot_name};
 use crate::storage::{LogStorage, Now, WriteFault};
-use crate::{AppendError, OpenError, PartitionConfig, Reader, Stopped};
+use crate::{AppendError, OpenError, PartitionConfig, Reader, Seats, Stopped};
 
 mod append;
+mod replication;
 mod retention;
 
 pub use append::Appended;
+pub use replication::{Acked, LostBatch, LostFound, PartitionStatus};
 pub use retention::Trimmed;
-
-/// Ticks of the group; with one voter nothing waits for them.
-const ELECTION_TICKS: u32 = 10;
-const HEARTBEAT_TICKS: u32 = 1;
-const INFLIGHT_MESSAGES_MAX: usize = 256;
 
 /// A partition, for its one owner. See the crate's documentation for the order of calls.
 pub struct Partition {
@@ -93,9 +90,16 @@ pub fn group_key(id: TopicPartition) -> GroupKey {
     GroupKey(key)
 }
 
+/// Draws the elections of the groups of a node apart.
+fn seed(id: TopicPartition) -> u64 {
+    let (high, low) = id.topic.0.as_u64_pair();
+    high ^ low.rotate_left(17) ^ u64::from(id.partition.0.unsigned_abs())
+}
+
 impl Partition {
     /// Opens the partition in folder `dir`, creating it if it is new. Reads no more than what was written
-    /// since the last checkpoint; writes nothing if the last process closed it. Blocks on the disk.
+    /// since the last checkpoint; writes nothing if the last process closed it. Blocks on the disk. `seats`
+    /// counts only for a partition that is new here.
     ///
     /// # Errors
     /// See [`OpenError`]: nothing was changed.
@@ -105,6 +109,7 @@ impl Partition {
         dir: &str,
         config: PartitionConfig,
         node: NodeId,
+        seats: Seats,
         disk: Arc<dyn Disk>,
         hard: HardStates,
         now: Tick,
@@ -124,6 +129,7 @@ impl Partition {
         let shared = Arc::new(Shared::new(&list, mark.start, end.offset, hard_state.term));
         let storage = LogStorage {
             node,
+            seats,
             disk,
             dir,
             shared,
@@ -140,14 +146,8 @@ impl Partition {
             checkpoint_due: !unindexed.is_empty(),
             unindexed,
         };
-        let group = GroupConfig {
-            node,
-            election_ticks: ELECTION_TICKS,
-            heartbeat_ticks: HEARTBEAT_TICKS,
-            seed: u64::from(id.partition.0.unsigned_abs()),
-            uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
-            inflight_messages_max: INFLIGHT_MESSAGES_MAX,
-        };
+        let group =
+            GroupConfig { uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX, ..GroupConfig::standard(node, seed(id)) };
         let group = Group::open(group, storage).map_err(|error| OpenError::Group(error.to_string()))?;
         let partition = Self {
             id,
@@ -281,7 +281,7 @@ impl Partition {
         self.config = config;
     }
 
-    /// To be called every second or so, and a flush job to be asked for after it: closes a file that is
+    /// To be called every `tick_ms` of the group, and a flush job to be asked for after it: closes a file that is
     /// old, makes a checkpoint due, forgets silent producers.
     pub fn tick(&mut self, now: Tick, wall: Timestamp) {
         self.now = Now { tick: now, wall };

@@ -10,18 +10,19 @@ use std::sync::Arc;
 use base::disk::{Disk, DiskError};
 use base::{LogIndex, NodeId, Offset, Term, Tick, Timestamp};
 use bytes::Bytes;
-use quorum::{Entry, HardState, Initial, Payload, Snapshot, Storage, StorageError};
+use quorum::{Entry, HardState, Initial, Members, Payload, Snapshot, Storage, StorageError};
 
-use crate::PartitionConfig;
 use crate::file::{FileName, LogFile};
 use crate::frame::{Frame, Note, NoteKind, Place};
 use crate::limits::SCAN_BYTES;
 use crate::reader::Shared;
 use crate::scan::{ScanError, Scanner};
+use crate::{PartitionConfig, Seats};
 
 /// See the module.
 pub(crate) struct LogStorage {
     pub node: NodeId,
+    pub seats: Seats,
     pub disk: Arc<dyn Disk>,
     pub dir: Arc<str>,
     pub shared: Arc<Shared>,
@@ -229,7 +230,8 @@ impl Storage for LogStorage {
         let last = self.last_index();
         // One voter: what is durable here is decided. Recovery has synced all there is.
         let hard_state = HardState { commit: last, ..self.hard_state };
-        Initial { hard_state, voters: vec![self.node], learners: Vec::new(), applied: last }
+        let members = Members::new(&self.seats.voters, &self.seats.learners);
+        Initial { hard_state, members, applied: last }
     }
 
     fn first_index(&self) -> LogIndex {

@@ -5,7 +5,7 @@
 
 use base::batch::{self, BatchError, BatchHeader};
 use base::checksum::crc32c;
-use base::{Offset, Tick, Timestamp};
+use base::{Offset, Term, Tick, Timestamp};
 use bytes::{Bytes, BytesMut};
 use quorum::ProposeError;
 
@@ -21,6 +21,8 @@ pub struct Appended {
     pub base_offset: Offset,
     /// The offset after the last record: all is durable once `committed` reaches it.
     pub next_offset: Offset,
+    /// The leadership it was written under: once it is over, an uncommitted record may be replaced.
+    pub term: Term,
     /// Set if the topic's records carry the append's time.
     pub log_append_time: Option<Timestamp>,
     pub log_start_offset: Offset,
@@ -51,7 +53,8 @@ impl Partition {
                 }
             };
             let log_start_offset = self.start();
-            let one = Appended { base_offset, next_offset, log_append_time, log_start_offset, duplicate };
+            let term = self.group.term();
+            let one = Appended { base_offset, next_offset, term, log_append_time, log_start_offset, duplicate };
             let first = appended.get_or_insert(one);
             first.next_offset = first.next_offset.max(next_offset);
             first.duplicate &= duplicate;

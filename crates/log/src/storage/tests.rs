@@ -17,7 +17,7 @@ fn open(disk: &MemDisk) -> Partition {
     let topic = TopicId("6f1c0f9e-3c1d-4a7e-9e7b-0a2f4b8c1d2e".parse().unwrap());
     let id = TopicPartition { topic, partition: PartitionIndex(0) };
     let config = PartitionConfig { file_bytes_max: 500, index_step_bytes: 100, ..PartitionConfig::default() };
-    Partition::open(id, "p", config, NodeId(1), disk, hard, NOW, WALL).unwrap().0
+    Partition::open(id, "p", config, NodeId(1), Seats::alone(NodeId(1)), disk, hard, NOW, WALL).unwrap().0
 }
 
 fn put(partition: &mut Partition, value: &str) {

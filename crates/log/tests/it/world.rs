@@ -8,7 +8,7 @@ use base::disk::memory::MemDisk;
 use base::records::{self, BatchBuilder};
 use base::{NodeId, Offset, PartitionIndex, ProducerEpoch, ProducerId, Tick, Timestamp, TopicId, TopicPartition};
 use bytes::Bytes;
-use log::{AppendError, Appended, OpenError, Partition, PartitionConfig, ReadLimit, Reader, Recovery, Stopped};
+use log::{AppendError, Appended, OpenError, Partition, PartitionConfig, ReadLimit, Reader, Recovery, Seats, Stopped};
 
 pub const DIR: &str = "topic/0";
 
@@ -36,7 +36,8 @@ impl World {
             .map_err(|error| OpenError::Group(error.to_string()))?;
         let (now, wall) = (Tick(1000), Timestamp(1_700_000_000_000));
         let hard = Arc::new(Mutex::new(hard));
-        let (partition, recovery) = Partition::open(id(), DIR, config, NodeId(1), shared, hard, now, wall)?;
+        let seats = Seats::alone(NodeId(1));
+        let (partition, recovery) = Partition::open(id(), DIR, config, NodeId(1), seats, shared, hard, now, wall)?;
         Ok(Self { disk, partition, recovery, now, wall })
     }
 
