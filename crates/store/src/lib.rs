@@ -11,7 +11,7 @@
 //! ingest      one partition's batches -> rows, rejections, dead letters
 //! seal        when to seal, time chunks, rollup, the Parquet file
 //! dictionary  node-wide ids per table column;  segment  the columnar unit;  live  rows not sealed yet
-//! engine      filter, group, aggregate and scan on codes;  snapshot  what one query sees
+//! engine      filter, group, aggregate and scan on codes;  sketch  approximate states;  snapshot  what one query sees
 //! ```
 //!
 //! Time comes as an argument; the same input gives the same output. What always holds: no byte from a
@@ -29,5 +29,6 @@ pub mod rows;
 pub mod schema;
 pub mod seal;
 pub mod segment;
+pub mod sketch;
 pub mod snapshot;
 pub mod spec;

@@ -53,7 +53,7 @@ pub struct TableDictionary {
 /// One column's strings.
 pub struct ColumnDictionary {
     interner: RwLock<Interner>,
-    /// Live rows that came by: with the strings there are, it says whether the column is nearly unique.
+    /// Rows that came by: with the strings there are, they say whether the column is nearly unique.
     offered: AtomicUsize,
 }
 
@@ -168,7 +168,12 @@ impl ColumnDictionary {
     pub(crate) fn nearly_unique(&self, rows: usize) -> bool {
         let offered = self.offered.fetch_add(rows, Ordering::Relaxed);
         let strings = self.len();
-        strings >= UNIQUE_ENTRIES_MIN && strings > offered / 2
+        strings >= UNIQUE_ENTRIES_MIN && strings > offered / 10 * 9
+    }
+
+    /// Counts the values of a segment's rows, whose strings were given their ids.
+    pub(crate) fn offer(&self, rows: usize) {
+        self.offered.fetch_add(rows, Ordering::Relaxed);
     }
 
     /// The id of a string, if it has one.

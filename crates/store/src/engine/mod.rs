@@ -16,7 +16,7 @@
 //! Always holds: a string is looked at once per dictionary entry, not per row, unless its column is plain; ids mean the
 //! same in all segments of a snapshot; a column missing from a segment is null, and one sealed with a narrower type is
 //! widened first; group state is within the query's memory bound, or the query ends with an error.
-//! Deliberately not here: SQL, threads, clocks (cancel when the time is up), group keys of arrays, sketches.
+//! Deliberately not here: SQL, threads, clocks (cancel when the time is up), group keys of arrays, what sketches do (`crate::sketch`).
 
 mod aggregate;
 mod columns;

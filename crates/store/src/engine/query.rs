@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::sketch::Share;
+
 /// A constant. Timestamps are `Long` milliseconds since 1970 UTC.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
@@ -125,6 +127,8 @@ pub enum Function {
     Average(String),
     /// Exact number of distinct values that are not null. Int64. Strings, longs, timestamps, booleans.
     CountDistinct(String),
+    /// The value at a share of a long's or double's values, from a sketch of accuracy `k` ([`crate::sketch`]). Float64.
+    Quantile { column: String, share: Share, k: u16 },
 }
 
 /// An aggregate, its own filter, and the name of its column in the answer.

@@ -14,6 +14,7 @@ use super::table::KeyTable;
 use crate::dictionary::IdSet;
 use crate::schema::ColumnType;
 use crate::segment::bitmap::Mask;
+use crate::sketch::{Quantiles, Share};
 
 mod update;
 
@@ -31,6 +32,9 @@ pub(super) enum Kind {
     MaxDouble,
     DistinctText,
     DistinctLong,
+    /// A sketch of this accuracy: of longs, of doubles.
+    QuantilesLong(u16),
+    QuantilesDouble(u16),
 }
 
 /// One state of the query.
@@ -52,6 +56,7 @@ pub(super) enum Output {
     State(usize),
     /// A sum by a count.
     Average(usize, usize),
+    Quantile(usize, Share),
 }
 
 /// An aggregate of the answer.
@@ -126,6 +131,15 @@ impl States {
                 };
                 (Output::State(self.state(kind, Some(slot), filter)), ColumnType::Long, false)
             }
+            Function::Quantile { column, share, k } => {
+                let (slot, ty) = names.slot(column)?;
+                let kind = match ty {
+                    ColumnType::Long => Kind::QuantilesLong(*k),
+                    ColumnType::Double => Kind::QuantilesDouble(*k),
+                    _ => return Err(unsupported("a quantile", column, ty)),
+                };
+                (Output::Quantile(self.state(kind, Some(slot), filter), *share), ColumnType::Double, true)
+            }
         };
         Ok(AggregatePlan { name: aggregate.name.clone(), output, ty, nullable })
     }
@@ -160,13 +174,17 @@ impl States {
                 State::Longs(values, _) if self.plans.get(at)?.always => Some(values),
                 _ => None,
             },
-            Output::Average(..) => None,
+            Output::Average(..) | Output::Quantile(..) => None,
         }
     }
 
     /// Bytes a group takes, roughly.
     pub(super) fn group_bytes(&self) -> usize {
-        8 + self.plans.len() * 9
+        let bytes = |plan: &StatePlan| match plan.kind {
+            Kind::QuantilesLong(_) | Kind::QuantilesDouble(_) => size_of::<Quantiles>(),
+            _ => 9,
+        };
+        8 + self.plans.iter().map(bytes).sum::<usize>()
     }
 }
 
@@ -200,6 +218,8 @@ pub(super) enum State {
     Sets(Vec<IdSet>),
     /// Distinct pairs of group and value, and how many each group has.
     Pairs(KeyTable<2>, Vec<i64>),
+    /// A sketch of each group, and the memory of all.
+    Sketches(Vec<Quantiles>, usize),
 }
 
 /// What a block's rows belong to.
@@ -256,6 +276,7 @@ impl State {
             Self::Ids(ids) => ids.size_bytes(),
             Self::Sets(sets) => sets.iter().map(|set| set.size_bytes() + size_of::<IdSet>()).sum(),
             Self::Pairs(pairs, counts) => pairs.size_bytes() + counts.capacity() * 8,
+            Self::Sketches(sketches, bytes) => sketches.capacity() * size_of::<Quantiles>() + bytes,
         }
     }
 
@@ -266,7 +287,14 @@ impl State {
             Self::Longs(values, seen) => (always || seen.contains(group)).then(|| values.get(at).copied())?,
             Self::Ids(ids) => i64::try_from(ids.count()).ok(),
             Self::Sets(sets) => i64::try_from(sets.get(at).map_or(0, IdSet::count)).ok(),
-            Self::Doubles(..) => None,
+            Self::Doubles(..) | Self::Sketches(..) => None,
+        }
+    }
+
+    fn quantile(&self, group: u32, share: Share) -> Option<f64> {
+        match self {
+            Self::Sketches(sketches, _) => sketches.get(group as usize)?.quantile(share),
+            _ => None,
         }
     }
 
@@ -310,6 +338,9 @@ impl AggregatePlan {
             ),
             Output::State(at) => AggregateValues::Longs(
                 groups.iter().map(|group| states[at].long(*group, always(&plans[at], group))).collect(),
+            ),
+            Output::Quantile(at, share) => AggregateValues::Doubles(
+                groups.iter().map(|group| states[at].quantile(*group, share)).collect(),
             ),
             Output::Average(sum, counted) => AggregateValues::Doubles(
                 groups

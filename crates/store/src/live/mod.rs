@@ -5,7 +5,8 @@
 //!          '--- taken -------'  small ones are merged, each row about log2(chunks) times
 //! ```
 //! Always holds: a partition's chunks cover its offsets without gap or overlap from `start` to `next`; merging
-//! never crosses what was taken, so what is published can be dropped whole. Chunks per partition stay below about
+//! never crosses what was taken, so what is published can be dropped whole. What another node took ends where it
+//! likes: the chunk that holds that end is cut by the row ends it was pushed with. Chunks per partition stay below about
 //! rows / [`CHUNK_ROWS_MAX`] + 2 log2 of that bound. Deliberately not here: when to seal, how old rows are (`seal`, the caller).
 
 use std::collections::BTreeMap;
@@ -50,6 +51,15 @@ pub struct LiveChunk {
     pub partition: PartitionIndex,
     pub offsets: Range<Offset>,
     pub segment: Arc<Segment>,
+    /// Where the chunk may be cut, rising.
+    pub ends: Arc<[RowEnd]>,
+}
+
+/// The first `rows` rows of a chunk, or of what is pushed, are those of the offsets below `offset`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowEnd {
+    pub offset: Offset,
+    pub rows: usize,
 }
 
 /// Rows taken for sealing. They stay queryable until [`LiveTable::drop_below`]. Cheap to take; the work is
@@ -68,6 +78,9 @@ pub enum LiveError {
     /// The rows do not follow what is there. Read the partition again from `expected`.
     #[error("partition {partition}: rows start at offset {found}, the live table expects {expected}")]
     Gap { partition: PartitionIndex, found: Offset, expected: Offset },
+    /// Forget the partition and read it again from `offset`.
+    #[error("partition {partition}: its live rows cannot be cut at offset {offset}")]
+    NoEnd { partition: PartitionIndex, offset: Offset },
     #[error(transparent)]
     Segment(#[from] SegmentError),
     #[error(transparent)]
@@ -90,6 +103,24 @@ impl Taken {
     pub fn rows(&self) -> Result<Option<RecordBatch>, LiveError> {
         let batches = self.chunks.iter().map(|chunk| chunk.segment.to_batch(None));
         concat(&batches.collect::<Result<Vec<_>, _>>()?)
+    }
+}
+
+impl LiveChunk {
+    /// The part of the chunk from `offset` on, without rows if there are none. Work for outside the table's lock.
+    ///
+    /// # Errors
+    /// The chunk has no row end at `offset` ([`LiveError::NoEnd`]), or its rows cannot be encoded again.
+    pub fn after(&self, offset: Offset, dictionary: &TableDictionary) -> Result<Self, LiveError> {
+        let no_end = LiveError::NoEnd { partition: self.partition, offset };
+        let cut = self.ends.binary_search_by_key(&offset, |end| end.offset).map_err(|_| no_end)?;
+        let skipped = self.ends[cut].rows;
+        let rows = self.segment.to_batch(None)?;
+        let rest = rows.slice(skipped, rows.num_rows() - skipped);
+        let segment = Segment::from_batch(&rest, dictionary)?;
+        let ends = self.ends[cut + 1..].iter().map(|end| RowEnd { rows: end.rows - skipped, ..*end });
+        let ends = ends.collect();
+        Ok(Self { partition: self.partition, offsets: offset..self.offsets.end, segment: Arc::new(segment), ends })
     }
 }
 
@@ -125,7 +156,8 @@ impl LiveTable {
     }
 
     /// Adds the rows of offsets `[start, end)` of a partition; they must follow what was pushed before. Small
-    /// chunks are merged on the way. An empty batch moves the end only.
+    /// chunks are merged on the way. An empty batch moves the end only. `ends` says where, before its end, these rows
+    /// may be cut ([`LiveTable::straddling`]); rising, and none of it is needed where only this table seals.
     ///
     /// # Errors
     /// If the offsets leave a gap or overlap, or a column has a type no table column has; nothing is added then.
@@ -134,6 +166,7 @@ impl LiveTable {
         partition: PartitionIndex,
         offsets: Range<Offset>,
         rows: &RecordBatch,
+        ends: &[RowEnd],
     ) -> Result<(), LiveError> {
         let expected = self.next_offset(partition).unwrap_or(offsets.start);
         if offsets.start != expected || offsets.end < offsets.start {
@@ -143,7 +176,9 @@ impl LiveTable {
         let held = self.partitions.entry(partition).or_insert_with(|| Partition::new(offsets.start));
         held.next = offsets.end;
         if segment.rows() > 0 {
-            held.chunks.push(LiveChunk { partition, offsets, segment: Arc::new(segment) });
+            let ends = ends.iter().filter(|end| end.offset < offsets.end && end.rows <= segment.rows());
+            let ends = ends.copied().collect();
+            held.chunks.push(LiveChunk { partition, offsets, segment: Arc::new(segment), ends });
             held.merge(&self.dictionary)?;
         }
         Ok(())
@@ -166,12 +201,30 @@ impl LiveTable {
         Some(Taken { partition, offsets: held.start..held.next, chunks: held.chunks.clone() })
     }
 
-    /// Forgets the rows below `offset`: they are published. It must be the end of an earlier `take`.
-    pub fn drop_below(&mut self, partition: PartitionIndex, offset: Offset) {
-        if let Some(held) = self.partitions.get_mut(&partition) {
-            held.chunks.retain(|chunk| chunk.offsets.end > offset);
-            held.start = held.start.max(offset.min(held.next));
+    /// The chunk that holds rows on both sides of `offset`, if there is one: to be cut by [`LiveChunk::after`] and given
+    /// to [`LiveTable::drop_below`]. It stays as it is until then.
+    pub fn straddling(&mut self, partition: PartitionIndex, offset: Offset) -> Option<LiveChunk> {
+        let held = self.partitions.get_mut(&partition)?;
+        let straddling = held.chunks.iter().find(|chunk| chunk.offsets.start < offset && offset < chunk.offsets.end);
+        let straddling = straddling.cloned()?;
+        held.taken = held.next;
+        Some(straddling)
+    }
+
+    /// Forgets the rows below `offset`: they are published. It must be the end of an earlier `take`, or `rest` is what
+    /// remains of the chunk that straddles it. Offsets never pushed count as pushed, without rows.
+    pub fn drop_below(&mut self, partition: PartitionIndex, offset: Offset, rest: Option<LiveChunk>) {
+        let Some(held) = self.partitions.get_mut(&partition) else { return };
+        for rest in rest {
+            let straddles = |chunk: &LiveChunk| chunk.offsets.start < offset && chunk.offsets.end == rest.offsets.end;
+            if let Some(chunk) = held.chunks.iter_mut().find(|chunk| straddles(chunk)) {
+                *chunk = rest;
+            }
         }
+        held.chunks.retain(|chunk| chunk.offsets.end > offset && chunk.segment.rows() > 0);
+        held.start = held.start.max(offset);
+        held.next = held.next.max(offset);
+        held.taken = held.taken.max(offset);
     }
 
     /// Forgets a partition, so that its next push may start anywhere.
@@ -253,10 +306,13 @@ impl Partition {
                     Segment::from_batch(&batch, dictionary)?
                 }
             };
+            let seam = RowEnd { offset: before.offsets.end, rows: left };
+            let shifted = last.ends.iter().map(|end| RowEnd { rows: end.rows + left, ..*end });
             let merged = LiveChunk {
                 partition: before.partition,
                 offsets: before.offsets.start..last.offsets.end,
                 segment: Arc::new(segment),
+                ends: before.ends.iter().copied().chain([seam]).chain(shifted).collect(),
             };
             self.chunks.truncate(self.chunks.len() - 2);
             self.chunks.push(merged);

@@ -18,8 +18,14 @@ use super::strings;
 use crate::dictionary::{Interner, NULL_ID, STRING_BYTES_MAX, TableDictionary, hash_string};
 use crate::schema::{ColumnType, TYPE_METADATA_JSON, TYPE_METADATA_KEY};
 
-/// A column with more distinct strings than half its rows is kept plain, from this many rows on.
+/// A column whose strings are nearly unique is kept plain, from this many rows on.
 const PLAIN_ROWS_MIN: usize = 256;
+
+/// True if so many strings of so many rows are nearly unique. A string that comes back in one row of ten of its segment
+/// comes back more often in the table, where all segments share the dictionary.
+fn nearly_unique(strings: usize, rows: usize) -> bool {
+    rows >= PLAIN_ROWS_MIN && strings > rows / 10 * 9
+}
 
 /// Strings for a column file.
 pub(crate) enum FileStrings {
@@ -157,13 +163,13 @@ fn code_strings(strings: &StringArray) -> Option<FileStrings> {
             Some(string) => interner.intern(hash_string(string), string).ok()?,
             None => NULL_ID,
         });
-        if row % (64 * BLOCK_ROWS) == 64 * BLOCK_ROWS - 1 && interner.len() > row / 10 * 9 {
+        if row % (64 * BLOCK_ROWS) == 64 * BLOCK_ROWS - 1 && nearly_unique(interner.len(), row) {
             return None;
         }
     }
     let distinct = interner.len() - 1;
     let valued = strings.len() - strings.null_count();
-    if valued >= PLAIN_ROWS_MIN && distinct > valued / 2 {
+    if nearly_unique(distinct, valued) {
         return None;
     }
     let texts: Vec<&str> = (1..=distinct).map(|id| interner.get(u32::try_from(id).ok()?)).collect::<Option<_>>()?;
@@ -213,7 +219,7 @@ fn code_dictionary(name: &str, array: &DictionaryArray<Int32Type>) -> Result<Fil
     let wrong = || SegmentError::UnsupportedType { column: name.to_owned(), found: array.data_type().to_string() };
     let values = array.values().as_string_opt::<i32>().ok_or_else(wrong)?;
     let too_long = values.iter().flatten().any(|text| text.len() > STRING_BYTES_MAX);
-    if too_long || (array.len() >= PLAIN_ROWS_MIN && values.len() > (array.len() - array.null_count()) / 2) {
+    if too_long || nearly_unique(values.len(), array.len() - array.null_count()) {
         let value = |row: usize| match array.key(row) {
             Some(key) if values.is_valid(key) => values.value(key).as_bytes(),
             _ => &[],

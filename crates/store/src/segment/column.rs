@@ -116,7 +116,9 @@ impl Column {
                 if codes.postings.as_ref().is_some_and(|postings| !postings.is_sound(self.rows)) {
                     return wrong("postings that are not in order");
                 }
-                codes.intern(&self.name)
+                codes.intern(&self.name)?;
+                codes.dictionary.offer(self.rows - self.nulls);
+                Ok(())
             }
             Data::Booleans(bits) if bits.count(self.rows).is_none() => wrong("bits past the last row"),
             Data::Longs(_) | Data::Doubles(_) | Data::Booleans(_) | Data::Plain(_) => Ok(()),

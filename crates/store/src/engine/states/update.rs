@@ -1,6 +1,6 @@
 //! The loops that bring rows into states, and states into one another.
 
-use super::{GroupOf, Kind, State, StateBlock, StatePlan};
+use super::{GroupOf, Kind, State, StateBlock, StatePlan, to_double};
 use crate::dictionary::IdSet;
 use crate::engine::columns::{Scratch, Selection, Slot, SlotId};
 use crate::engine::error::EngineError;
@@ -9,6 +9,7 @@ use crate::engine::table::KeyTable;
 use crate::segment::bitmap::Mask;
 use crate::segment::column::{Column, Data};
 use crate::segment::packing::BLOCK_ROWS;
+use crate::sketch::Quantiles;
 
 /// Sets of ids of all groups together take at most this; beyond, a table of pairs is used.
 const SETS_BYTES_MAX: usize = 64 << 20;
@@ -26,6 +27,7 @@ impl StatePlan {
             Kind::DistinctText if groups == Some(1) => State::Ids(IdSet::default()),
             Kind::DistinctText if few => State::Sets(Vec::new()),
             Kind::DistinctText | Kind::DistinctLong => State::Pairs(KeyTable::new(), Vec::new()),
+            Kind::QuantilesLong(_) | Kind::QuantilesDouble(_) => State::Sketches(Vec::new(), 0),
         }
     }
 
@@ -54,6 +56,10 @@ impl StatePlan {
             State::Doubles(values, _) => values.resize(groups, self.first_double()),
             State::Pairs(_, counts) => counts.resize(groups, 0),
             State::Sets(sets) => sets.resize(groups, IdSet::default()),
+            State::Sketches(sketches, _) => {
+                let (Kind::QuantilesLong(k) | Kind::QuantilesDouble(k)) = self.kind else { return };
+                sketches.resize(groups, Quantiles::new(k));
+            }
             State::Ids(_) => {}
         }
     }
@@ -154,6 +160,15 @@ impl StatePlan {
                 each(at, &selected, |group, row| {
                     add_pair(pairs, counts, group, u64::from(mask::is_set(&bits, row)));
                 });
+            }
+            (State::Sketches(sketches, bytes), Data::Longs(_)) => {
+                let longs = scratch.longs(column, slot, at.block);
+                each(at, &selected, |group, row| add_to_sketch(&mut sketches[group], bytes, to_double(longs[row])));
+            }
+            (State::Sketches(sketches, bytes), Data::Doubles(doubles)) => {
+                let doubles = doubles.get(at.block * BLOCK_ROWS..).unwrap_or(&[]);
+                let value = |row: usize| doubles.get(row).copied().unwrap_or(0.0);
+                each(at, &selected, |group, row| add_to_sketch(&mut sketches[group], bytes, value(row)));
             }
             _ => return Err(EngineError::Internal(format!("a state over column {:?} of another type", column.name()))),
         }
@@ -258,6 +273,11 @@ impl StatePlan {
             }
             match (&column.data, self.kind) {
                 (_, Kind::Values | Kind::Rows) => {}
+                (Data::Longs(_), Kind::QuantilesLong(_)) => {
+                    let longs = scratch.longs(column, slot, at.block);
+                    let value = |row: u16| to_double(longs[usize::from(row)]).to_bits();
+                    out.iter_mut().zip(rows).for_each(|(out, row)| *out = value(*row));
+                }
                 (Data::Longs(_), _) => {
                     let longs = scratch.longs(column, slot, at.block);
                     out.iter_mut().zip(rows).for_each(|(out, row)| *out = longs[usize::from(*row)].cast_unsigned());
@@ -305,6 +325,7 @@ impl StatePlan {
                 }
             }
             State::Pairs(pairs, counts) => add_pair(pairs, counts, group, input),
+            State::Sketches(sketches, bytes) => add_to_sketch(&mut sketches[group], bytes, f64::from_bits(input)),
             // Only without keys, and then nothing is written down; and only of few groups.
             State::Ids(_) | State::Sets(_) => {}
         }
@@ -325,6 +346,11 @@ impl StatePlan {
             }
             (State::Ids(into), State::Ids(from)) => into.union(from),
             (State::Sets(into), State::Sets(from)) => pairs.for_each(|(a, b)| into[b].union(&from[a])),
+            (State::Sketches(into, bytes), State::Sketches(from, _)) => pairs.for_each(|(a, b)| {
+                let before = into[b].heap_bytes();
+                into[b].merge(&from[a]);
+                *bytes = (*bytes + into[b].heap_bytes()).saturating_sub(before);
+            }),
             (State::Pairs(into, counts), State::Pairs(from, from_counts)) => {
                 let mut group_of = vec![u32::MAX; from_counts.len()];
                 groups.iter().for_each(|(from, into)| group_of[*from as usize] = *into);
@@ -347,6 +373,14 @@ fn merge_seen(into: &mut IdSet, from: &IdSet, groups: &[(u32, u32)]) {
             .filter(|(from_group, _)| from.contains(*from_group))
             .for_each(|(_, group)| _ = into.insert(*group));
     }
+}
+
+/// Adds a value, and what the sketch has grown by.
+#[inline]
+fn add_to_sketch(sketch: &mut Quantiles, bytes: &mut usize, value: f64) {
+    let before = sketch.heap_bytes();
+    sketch.add(value);
+    *bytes = (*bytes + sketch.heap_bytes()).saturating_sub(before);
 }
 
 fn add_pair(pairs: &mut KeyTable<2>, counts: &mut [i64], group: usize, value: u64) {

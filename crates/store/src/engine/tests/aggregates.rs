@@ -1,4 +1,4 @@
-use super::naive::{answer, sort};
+use super::naive::{SHARES, answer, sort};
 use super::*;
 
 const HOUR: i64 = 3_600_000;
@@ -108,8 +108,13 @@ fn key(random: &mut Random, number: usize) -> Key {
 fn aggregate_of(random: &mut Random, number: usize) -> Aggregate {
     let numeric = ["long", "wide", "double", "none"][random.below(4)].to_owned();
     let any = SIMPLE[random.below(SIMPLE.len())].to_owned();
-    let function = match random.below(8) {
+    let function = match random.below(9) {
         0 => Function::Count,
+        8 => Function::Quantile {
+            share: Share::new(SHARES[random.below(SHARES.len())].0).unwrap(),
+            column: numeric,
+            k: K_MAX,
+        },
         1 => Function::CountColumn(if random.chance(20) { "longs".to_owned() } else { any }),
         2 => Function::Sum(numeric),
         3 => Function::Min(if random.chance(30) { "at".to_owned() } else { numeric }),
@@ -292,6 +297,9 @@ fn what_the_engine_does_not_do_is_said() {
         aggregates: vec![Aggregate { name: "x".to_owned(), function, filter: None }],
         ..AggregateQuery::default()
     };
+    let share = Share::new(0.5).unwrap();
+    let quantile = of(Function::Quantile { column: "at".to_owned(), share, k: K_MAX });
+    assert!(matches!(plan(&quantile), Err(EngineError::Unsupported(_))));
     let sum = of(Function::Sum("word".to_owned()));
     assert!(matches!(plan(&sum), Err(EngineError::Unsupported(_))));
     let missing = of(Function::Sum("nowhere".to_owned()));

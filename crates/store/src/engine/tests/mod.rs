@@ -14,6 +14,7 @@ use crate::interval::Interval;
 use crate::schema::{ColumnType, TableSchema, conform};
 use crate::segment::Segment;
 use crate::segment::tests::{Random, random_batch, random_schema};
+use crate::sketch::{K_MAX, Share};
 use crate::snapshot::{SnapshotSegment, TableSnapshot};
 
 mod aggregates;

@@ -142,8 +142,23 @@ fn aggregate(what: &Aggregate, rows: &[&Vec<Cell>]) -> Cell {
             let distinct: BTreeSet<String> = values(column).iter().map(|cell| format!("{cell:?}")).collect();
             count(distinct.len())
         }
+        // Of so few values a sketch is exact.
+        Function::Quantile { column, share, .. } => {
+            let mut values = values(column);
+            values.sort_by(|a, b| a.partial_cmp(b).unwrap());
+            let at = SHARES.iter().find(|(of, _)| Share::new(*of) == Some(*share)).unwrap().1(values.len());
+            match values.get(at.saturating_sub(1)) {
+                None => Cell::Null,
+                Some(Cell::Long(value)) => Cell::Double(*value as f64),
+                Some(value) => value.clone(),
+            }
+        }
     }
 }
+
+/// Shares that are asked for, and which value of so many that is, counted from 1.
+pub(super) const SHARES: [(f64, fn(usize) -> usize); 4] =
+    [(0.0, |_| 1), (0.5, |count| count.div_ceil(2)), (0.75, |count| (count * 3).div_ceil(4)), (1.0, |count| count)];
 
 /// The rows of the answer, sorted.
 pub(super) fn answer(query: &AggregateQuery, rows: &[Vec<Cell>]) -> Vec<Vec<Cell>> {
