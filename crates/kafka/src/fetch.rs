@@ -7,11 +7,16 @@ use uuid::Uuid;
 
 use crate::code::ErrorCode;
 use crate::frame::FrameError;
+use crate::hint::{LeaderHint, NodeEndpoint, write_endpoints};
 use crate::produce::PARTITIONS_MAX;
 use crate::wire::{Reader, Writer};
 
 /// Version from which topics are named by their id.
 pub const TOPIC_ID_VERSION: i16 = 13;
+
+/// Version from which a refused partition may name its leader, and from which an answer may say where leaders are.
+const HINT_VERSION: i16 = 12;
+const ENDPOINTS_VERSION: i16 = 16;
 
 /// A fetch request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +33,8 @@ pub struct FetchRequest {
     /// -1 if the client wants no session.
     pub session_epoch: i32,
     pub topics: Vec<FetchTopic>,
+    /// The consumer's zone (version 11 on); empty if it names none.
+    pub rack: String,
 }
 
 /// How a request names a topic: by name up to version 12, by id from 13 on.
@@ -59,6 +66,8 @@ pub struct FetchResponse {
     /// For the request as a whole.
     pub error: ErrorCode,
     pub topics: Vec<FetchedTopic>,
+    /// Of the leaders that refusals name (version 16 on).
+    pub endpoints: Vec<NodeEndpoint>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -78,13 +87,25 @@ pub struct FetchedPartition {
     pub log_start_offset: i64,
     /// Whole batches, possibly none.
     pub records: Bytes,
+    /// A replica nearer to the consumer, to fetch from instead (version 11 on); -1 if there is none.
+    pub preferred_read_replica: i32,
+    /// With a refusal: who leads instead (version 12 on).
+    pub leader: Option<LeaderHint>,
 }
 
 impl FetchedPartition {
     #[must_use]
     pub const fn refused(index: i32, error: ErrorCode) -> Self {
-        let nothing = Bytes::new();
-        Self { index, error, high_watermark: -1, last_stable_offset: -1, log_start_offset: -1, records: nothing }
+        Self {
+            index,
+            error,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            records: Bytes::new(),
+            preferred_read_replica: -1,
+            leader: None,
+        }
     }
 }
 
@@ -117,13 +138,21 @@ impl FetchRequest {
         if version >= 7 {
             skip_forgotten(reader, version, flexible)?;
         }
-        if version >= 11 {
-            reader.string(flexible)?;
-        }
+        let rack = if version >= 11 { reader.string(flexible)?.unwrap_or_default().to_owned() } else { String::new() };
         if flexible {
             reader.skip_tags()?;
         }
-        Ok(Self { replica_id, max_wait_ms, min_bytes, max_bytes, read_committed, session_id, session_epoch, topics })
+        Ok(Self {
+            replica_id,
+            max_wait_ms,
+            min_bytes,
+            max_bytes,
+            read_committed,
+            session_id,
+            session_epoch,
+            topics,
+            rack,
+        })
     }
 }
 
@@ -187,7 +216,7 @@ impl FetchResponse {
             }
             out.no_tags();
         }
-        out.no_tags();
+        write_endpoints(out, &self.endpoints, version >= ENDPOINTS_VERSION);
     }
 
     /// Bytes of records in the answer.
@@ -208,9 +237,12 @@ impl FetchedPartition {
         }
         out.length(0); // aborted transactions
         if version >= 11 {
-            out.i32(-1); // no other replica is preferred
+            out.i32(self.preferred_read_replica);
         }
         out.bytes(self.records);
-        out.no_tags();
+        match self.leader {
+            Some(leader) if version >= HINT_VERSION => out.tags(&[(1, leader.field())]),
+            _ => out.no_tags(),
+        }
     }
 }

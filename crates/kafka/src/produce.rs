@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::code::ErrorCode;
 use crate::frame::FrameError;
+use crate::hint::{LeaderHint, NodeEndpoint, write_endpoints};
 use crate::wire::{Reader, Writer};
 
 /// Most partitions of one request.
@@ -11,6 +12,9 @@ pub const PARTITIONS_MAX: usize = 100_000;
 
 /// Lowest version whose records are batches v2. Below it only an error can be answered.
 pub const BATCH_VERSION_MIN: i16 = 3;
+
+/// Version from which a refusal may name the leader.
+const HINT_VERSION: i16 = 10;
 
 /// A produce request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,6 +45,8 @@ pub struct ProducePartition {
 pub struct ProduceResponse {
     pub topics: Vec<ProducedTopic>,
     pub throttle_time_ms: i32,
+    /// Of the leaders that refusals name (version 10 on).
+    pub endpoints: Vec<NodeEndpoint>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,13 +67,23 @@ pub struct ProducedPartition {
     pub log_start_offset: i64,
     /// In words for the person behind the client (version 8 on).
     pub error_message: Option<String>,
+    /// With a refusal: who leads instead (version 10 on).
+    pub leader: Option<LeaderHint>,
 }
 
 impl ProducedPartition {
     /// A partition that took nothing.
     #[must_use]
     pub const fn refused(index: i32, error: ErrorCode, message: Option<String>) -> Self {
-        Self { index, error, base_offset: -1, log_append_time_ms: -1, log_start_offset: -1, error_message: message }
+        Self {
+            index,
+            error,
+            base_offset: -1,
+            log_append_time_ms: -1,
+            log_start_offset: -1,
+            error_message: message,
+            leader: None,
+        }
     }
 }
 
@@ -121,7 +137,7 @@ impl ProduceRequest {
             let partitions = partitions.map(|partition| refused(partition.index)).collect();
             ProducedTopic { name: topic.name.clone(), partitions }
         });
-        ProduceResponse { topics: topics.collect(), throttle_time_ms: 0 }
+        ProduceResponse { topics: topics.collect(), throttle_time_ms: 0, endpoints: Vec::new() }
     }
 }
 
@@ -139,7 +155,7 @@ impl ProduceResponse {
         if version >= 1 {
             out.i32(self.throttle_time_ms);
         }
-        out.no_tags();
+        write_endpoints(out, &self.endpoints, version >= HINT_VERSION);
     }
 }
 
@@ -158,6 +174,9 @@ impl ProducedPartition {
             out.length(0);
             out.string(self.error_message.as_deref());
         }
-        out.no_tags();
+        match self.leader {
+            Some(leader) if version >= HINT_VERSION => out.tags(&[(0, leader.field())]),
+            _ => out.no_tags(),
+        }
     }
 }

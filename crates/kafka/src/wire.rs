@@ -241,6 +241,26 @@ impl Writer {
         }
     }
 
+    /// Tagged fields, where the version has any: number and content, numbers ascending.
+    pub(crate) fn tags(&mut self, fields: &[(u32, Bytes)]) {
+        if !self.flexible {
+            return;
+        }
+        self.unsigned_varint(u32::try_from(fields.len()).unwrap_or(0));
+        for (number, content) in fields {
+            self.unsigned_varint(*number);
+            self.unsigned_varint(u32::try_from(content.len()).unwrap_or(0));
+            self.open.put_slice(content);
+        }
+    }
+
+    /// What was written, in one piece: the content of a tagged field.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        let mut whole = BytesMut::new();
+        self.finish().iter().for_each(|chunk| whole.put_slice(chunk));
+        whole.freeze()
+    }
+
     pub(crate) fn finish(mut self) -> Vec<Bytes> {
         if !self.open.is_empty() {
             self.chunks.push(self.open.freeze());

@@ -385,7 +385,7 @@ fn every_response_can_be_written_in_every_version() {
                 match api.key {
                     ApiKey::Produce => Response::Produce(crate::ProduceResponse::default()),
                     ApiKey::Fetch => Response::Fetch(crate::FetchResponse {
-                        throttle_time_ms: 0, error: crate::ErrorCode::None, topics: vec![],
+                        throttle_time_ms: 0, error: crate::ErrorCode::None, topics: vec![], endpoints: vec![],
                     }),
                     $(ApiKey::$name => Response::$name(<$message>::default())),*
                 }

@@ -3,7 +3,9 @@
 use bytes::{Buf, Bytes};
 use kafka::fetch::{FetchedPartition, FetchedTopic, TopicRef};
 use kafka::produce::{ProducedPartition, ProducedTopic};
-use kafka::{ApiKey, ErrorCode, FetchResponse, ProduceResponse, RequestHeader, Response, msg};
+use kafka::{
+    ApiKey, ErrorCode, FetchResponse, LeaderHint, NodeEndpoint, ProduceResponse, RequestHeader, Response, msg,
+};
 use kafka_protocol::protocol::Decodable;
 use uuid::Uuid;
 
@@ -19,6 +21,16 @@ fn encode(response: Response, api: ApiKey, version: i16) -> (Vec<Bytes>, Bytes) 
     (chunks, bytes)
 }
 
+fn endpoints() -> Vec<NodeEndpoint> {
+    let endpoint = |node, host: &str, port, rack: Option<&str>| NodeEndpoint {
+        node,
+        host: host.to_owned(),
+        port,
+        rack: rack.map(str::to_owned),
+    };
+    vec![endpoint(7, "a", 9092, Some("east")), endpoint(8, "b", 9093, None)]
+}
+
 #[test]
 fn produce_answers_are_read_back() {
     for version in 0..=11 {
@@ -29,14 +41,17 @@ fn produce_answers_are_read_back() {
             log_append_time_ms: -1,
             log_start_offset: 3,
             error_message: None,
+            leader: None,
         };
         let bad = ProducedPartition::refused(2, ErrorCode::MessageTooLarge, Some("too large".to_owned()));
-        let topic = ProducedTopic { name: "events".to_owned(), partitions: vec![good, bad] };
-        let response = ProduceResponse { topics: vec![topic], throttle_time_ms: 0 };
+        let mut elsewhere = ProducedPartition::refused(3, ErrorCode::NotLeaderOrFollower, None);
+        elsewhere.leader = Some(LeaderHint { node: 7, epoch: 40 });
+        let topic = ProducedTopic { name: "events".to_owned(), partitions: vec![good, bad, elsewhere] };
+        let response = ProduceResponse { topics: vec![topic], throttle_time_ms: 0, endpoints: endpoints() };
         let (_, mut body) = encode(Response::Produce(response), ApiKey::Produce, version);
         if version < 3 {
             let expected =
-                4 + 2 + 6 + 4 + 2 * (4 + 2 + 8 + if version >= 2 { 8 } else { 0 }) + if version >= 1 { 4 } else { 0 };
+                4 + 2 + 6 + 4 + 3 * (4 + 2 + 8 + if version >= 2 { 8 } else { 0 }) + if version >= 1 { 4 } else { 0 };
             assert_eq!(body.len(), expected, "version {version}");
             continue;
         }
@@ -48,6 +63,15 @@ fn produce_answers_are_read_back() {
         if version >= 8 {
             assert_eq!(partitions[1].error_message.as_deref(), Some("too large"));
         }
+        let hint = &partitions[2].current_leader;
+        if version < 10 {
+            assert_eq!((hint.leader_id.0, read.node_endpoints.len()), (-1, 0));
+            continue;
+        }
+        assert_eq!((hint.leader_id.0, hint.leader_epoch), (7, 40));
+        assert_eq!(partitions[0].current_leader.leader_id.0, -1);
+        let told = read.node_endpoints.iter().map(|at| (at.node_id.0, &*at.host, at.port, at.rack.as_deref()));
+        assert_eq!(told.collect::<Vec<_>>(), [(7, "a", 9092, Some("east")), (8, "b", 9093, None)]);
     }
 }
 
@@ -62,12 +86,17 @@ fn fetch_answers_are_read_back_and_large_records_are_not_copied() {
             last_stable_offset: 10,
             log_start_offset: 2,
             records: records.clone(),
+            preferred_read_replica: 3,
+            leader: None,
         };
         let empty = FetchedPartition::refused(1, ErrorCode::OffsetOutOfRange);
+        let mut elsewhere = FetchedPartition::refused(2, ErrorCode::NotLeaderOrFollower);
+        elsewhere.leader = Some(LeaderHint { node: 8, epoch: 5 });
         let id = Uuid::from_u128(77);
         let topic = if version >= 13 { TopicRef::Id(id) } else { TopicRef::Name("events".to_owned()) };
-        let topic = FetchedTopic { topic, partitions: vec![full, empty] };
-        let response = FetchResponse { throttle_time_ms: 0, error: ErrorCode::None, topics: vec![topic] };
+        let topic = FetchedTopic { topic, partitions: vec![full, empty, elsewhere] };
+        let response =
+            FetchResponse { throttle_time_ms: 0, error: ErrorCode::None, topics: vec![topic], endpoints: endpoints() };
         let (chunks, mut body) = encode(Response::Fetch(response), ApiKey::Fetch, version);
         assert!(chunks.iter().any(|chunk| chunk.as_ptr() == records.as_ptr()), "the records were copied");
         let read = msg::FetchResponse::decode(&mut body, version).unwrap();
@@ -83,5 +112,11 @@ fn fetch_answers_are_read_back_and_large_records_are_not_copied() {
         assert_eq!((topic.partitions[0].high_watermark, topic.partitions[0].last_stable_offset), (10, 10));
         assert_eq!((topic.partitions[1].error_code, topic.partitions[1].high_watermark), (1, -1));
         assert_eq!(topic.partitions[1].records.as_deref(), Some(&b""[..]));
+        let preferred: Vec<i32> = topic.partitions.iter().map(|part| part.preferred_read_replica.0).collect();
+        assert_eq!(preferred, if version >= 11 { [3, -1, -1] } else { [-1, -1, -1] });
+        let hint = &topic.partitions[2].current_leader;
+        assert_eq!((hint.leader_id.0, hint.leader_epoch), if version >= 12 { (8, 5) } else { (-1, -1) });
+        let told: Vec<_> = read.node_endpoints.iter().map(|at| (at.node_id.0, &*at.host, at.port)).collect();
+        assert_eq!(told, if version >= 16 { vec![(7, "a", 9092), (8, "b", 9093)] } else { Vec::new() });
     }
 }

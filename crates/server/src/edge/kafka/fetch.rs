@@ -34,7 +34,7 @@ pub(super) async fn fetch(edge: &Edge, request: FetchRequest) -> Answer {
     let send = |response, share| Answer::Send(Response::Fetch(response), share);
     if request.session_id != 0 {
         let error = ErrorCode::FetchSessionIdNotFound;
-        return send(FetchResponse { throttle_time_ms: 0, error, topics: Vec::new() }, None);
+        return send(FetchResponse { throttle_time_ms: 0, error, topics: Vec::new(), endpoints: Vec::new() }, None);
     }
     let state = edge.node.state();
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(FETCH_BYTES_MAX);
@@ -43,7 +43,7 @@ pub(super) async fn fetch(edge: &Edge, request: FetchRequest) -> Answer {
     let deadline = Instant::now() + Duration::from_millis(wait_ms);
     let topics: AskedTopics = request.topics.into_iter().map(|topic| look_up(edge, &state, topic)).collect();
     let (topics, share) = wait_and_read(edge, topics, bytes_min, bytes_max, deadline).await;
-    send(FetchResponse { throttle_time_ms: 0, error: ErrorCode::None, topics }, share)
+    send(FetchResponse { throttle_time_ms: 0, error: ErrorCode::None, topics, endpoints: Vec::new() }, share)
 }
 
 fn look_up(edge: &Edge, state: &State, asked: FetchTopic) -> (TopicRef, Vec<Asked>) {
@@ -100,6 +100,8 @@ impl Asked {
             last_stable_offset: committed.0,
             log_start_offset: start.0,
             records: bytes::Bytes::new(),
+            preferred_read_replica: -1,
+            leader: None,
         };
         if self.from < start || self.from > committed {
             answer.error = ErrorCode::OffsetOutOfRange;

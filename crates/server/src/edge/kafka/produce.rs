@@ -57,7 +57,7 @@ async fn append_all(edge: &Edge, request: ProduceRequest, acks: Acks) -> Produce
             ProducedTopic { name, partitions }
         }
     });
-    ProduceResponse { topics: join_all(topics).await, throttle_time_ms: 0 }
+    ProduceResponse { topics: join_all(topics).await, throttle_time_ms: 0, endpoints: Vec::new() }
 }
 
 async fn append(
@@ -88,6 +88,7 @@ async fn append(
             log_append_time_ms: appended.log_append_time.map_or(-1, |time| time.0),
             log_start_offset: appended.log_start_offset.0,
             error_message: None,
+            leader: None,
         },
         Err(error) => {
             let (code, message) = errors::of_node(&error);
