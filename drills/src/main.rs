@@ -1,32 +1,12 @@
-//! Real seawall processes: killed and counted, or measured. They are touched through their ports only.
-//!
-//! ```text
-//! server   one process in a folder of its own: start, kill, stop, sizes
-//! http     the few requests the drills make
-//! ledger   what was acknowledged, so that it can be looked for afterwards
-//! disk     a full disk and a failed fsync under a real process
-//! kill     SIGKILL at random moments under load; nothing acknowledged may be missing
-//! bench/   produce, ingest and query, with percentiles
-//! ```
+//! The binary `drills`: every drill and every bench, for developers. People have `seawall drill`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
-
-mod bench;
-mod disk;
-mod http;
-mod kill;
-mod ledger;
-mod random;
-mod restart;
-mod server;
-mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-
-/// Anything that went wrong, in words.
-pub type Failure = String;
+use drills::report::{self, Row};
+use drills::{Common, Failure, Options, bench, catalogue, kill, print_rows, restart};
 
 #[derive(Parser)]
 #[command(about = "drills and benches against real seawall processes")]
@@ -37,38 +17,64 @@ struct Cli {
     command: Command,
 }
 
-/// What every drill needs.
-#[derive(Args, Clone, Debug)]
-pub struct Common {
-    /// The binary; default: beside this program
-    #[arg(long, global = true)]
-    seawall: Option<PathBuf>,
-    /// Where the server keeps its data; default: a new folder below the system's temporary folder
-    #[arg(long, global = true)]
-    folder: Option<PathBuf>,
-    /// Do not remove the folder at the end
-    #[arg(long, global = true)]
-    keep: bool,
-}
-
 #[derive(Subcommand)]
 enum Command {
-    /// SIGKILL at random moments under produce, ingestion, sealing and queries
+    /// The drills there are, and what each promises
+    Ls(Format),
+    /// Run drills: names, beginnings such as log-, or all
+    Run(Run),
+    /// What earlier runs gave, a line a drill
+    Report(Format),
+    /// SIGKILL at random moments under produce, ingestion, sealing and queries: one node
     Kill(kill::Options),
-    /// SIGKILL with many rows on disk, then the time to the first right answer
+    /// SIGKILL with many rows on disk, then the time to the first right answer: one node
     Restart(restart::Options),
-    /// A disk that fills up, and one that fails to sync
-    Disk(disk::Options),
     /// Measures produce, ingest or query
     Bench(bench::Options),
+}
+
+#[derive(Args)]
+struct Format {
+    /// table or json
+    #[arg(long, default_value = "table")]
+    format: String,
+}
+
+#[derive(Args)]
+struct Run {
+    #[arg(required = true)]
+    names: Vec<String>,
+    /// Run each so many times, and summarise
+    #[arg(long, default_value_t = 1)]
+    repeat: u32,
+    /// Everything random follows from it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Long waits at their full length
+    #[arg(long)]
+    full: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
+        Command::Ls(format) => {
+            list(format);
+            Ok(())
+        }
+        Command::Run(options) => run(&cli.common, options),
+        Command::Report(format) => {
+            print_rows(
+                &format.format,
+                &report::SUMMARY_COLUMNS,
+                &report::summary(&report::recorded(&report::record_path())),
+            );
+            Ok(())
+        }
         Command::Kill(options) => kill::run(&cli.common, options),
         Command::Restart(options) => restart::run(&cli.common, options),
-        Command::Disk(options) => disk::run(&cli.common, options),
         Command::Bench(options) => bench::run(&cli.common, options),
     };
     match result {
@@ -78,4 +84,44 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn list(format: &Format) {
+    let rows: Vec<_> = catalogue()
+        .iter()
+        .map(|drill| [drill.name, drill.what, drill.promise].map(serde_json::Value::from).to_vec())
+        .collect();
+    print_rows(&format.format, &["name", "what", "promise"], &rows);
+}
+
+fn run(common: &Common, run: &Run) -> Result<(), Failure> {
+    let options = Options {
+        names: run.names.clone(),
+        repeat: run.repeat,
+        seed: run.seed,
+        full: run.full,
+        binary: binary(common)?,
+        folder: common.folder.clone().unwrap_or_else(Options::temporary_folder),
+        keep: common.keep,
+        talk: |text| eprintln!("{text}"),
+    };
+    let as_rows = |row: &Row| {
+        if run.format.format == "json" {
+            print_rows("json", &report::COLUMNS, &[row.cells()]);
+        }
+    };
+    let rows = drills::run(&options, as_rows)?;
+    if run.format.format != "json" {
+        print_rows("table", &report::COLUMNS, &rows.iter().map(Row::cells).collect::<Vec<_>>());
+    }
+    if run.repeat > 1 {
+        print_rows(&run.format.format, &report::SUMMARY_COLUMNS, &report::summary(&rows));
+    }
+    let failed = rows.iter().filter(|row| !row.passed).count();
+    if failed == 0 { Ok(()) } else { Err(format!("{failed} of {} runs have not passed", rows.len())) }
+}
+
+fn binary(common: &Common) -> Result<PathBuf, Failure> {
+    let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("seawall")));
+    common.seawall.clone().or(beside).ok_or_else(|| "where is the binary? say --seawall PATH".to_owned())
 }

@@ -48,6 +48,18 @@ impl Connection {
         self.sent - self.received
     }
 
+    /// True if the server has closed the connection, as it does to tell a producer with acks=0 that something is wrong.
+    /// Call it only while nothing is in flight.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        if self.stream.set_nonblocking(true).is_err() {
+            return true;
+        }
+        let seen = self.stream.peek(&mut [0]);
+        let is_quiet = matches!(&seen, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+        self.stream.set_nonblocking(false).is_err() || !is_quiet
+    }
+
     /// Sends a request and waits for its answer; none may be in flight.
     pub fn call<Request: Encodable, Response: Decodable>(
         &mut self,

@@ -1,11 +1,12 @@
 //! A small blocking Kafka client: what the shell's commands, the demo and the drills talk to a server with.
 //!
-//! One connection to one server, which is also every partition's leader; requests may be pipelined (`send_produce`
-//! several, then `receive_produced` as often). Every wait has the connection's patience as its bound.
+//! A [`Connection`] is to one server; requests may be pipelined (`send_produce` several, then `receive_produced` as
+//! often). A [`Cluster`] finds the leader of a partition through any of its nodes. Every wait has its patience as its bound.
 //!
-//! Deliberately not here: a background sender, retries, consumer groups, more than one server. Real clients have
-//! those, and the drills use real clients where that is what is tested.
+//! Deliberately not here: a background sender, retries, consumer groups. Real clients have those, and the drills use
+//! real clients where that is what is tested.
 
+mod cluster;
 mod connection;
 pub mod edits;
 mod groups;
@@ -23,6 +24,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
+pub use cluster::{Cluster, ClusterView, PartitionView};
 pub use connection::Connection;
 pub use groups::{GroupDescription, GroupInfo, GroupMember, TopicSetting};
 pub use kafka_protocol::messages;
@@ -55,6 +57,28 @@ impl ClientError {
             return Ok(());
         }
         Err(Self::Refused { what: what.into(), code, message: message.map(ToString::to_string) })
+    }
+
+    /// The server's error code, if it was the server that refused.
+    #[must_use]
+    pub const fn code(&self) -> Option<i16> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// True if the same request may succeed later or elsewhere: the connection failed, or the server said so (not the
+    /// leader, no leader yet, not enough replicas, a wait that ended, storage).
+    #[must_use]
+    pub const fn is_retriable(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Io { .. } => true,
+            Self::Malformed { .. } => false,
+            Self::Refused { code, .. } => {
+                matches!(code, 3 | 5 | 6 | 7 | 8 | 9 | 13 | 14 | 15 | 16 | 19 | 20 | 41 | 56 | 74 | 75 | 78)
+            }
+        }
     }
 
     /// True if the server said that the thing is not there.

@@ -4,12 +4,14 @@
 //! serve, demo                     the node in this process
 //! topic, group, ingest            over the Kafka port (--bootstrap)
 //! table, status, sql              over the HTTP port (--url)
+//! drill                           processes of its own
 //! config, completion, version     nothing
 //! ```
 //! Data goes to stdout, talk and progress to stderr. Exit codes: 0 ok, 1 failure, 2 usage, 3 cannot connect, 4 denied,
 //! 5 not found, 6 conflict, 7 timeout, 10 unhealthy, 130 interrupted.
 
 mod demo;
+mod drill;
 mod failure;
 mod group;
 mod ingest;
@@ -59,6 +61,9 @@ enum Command {
     Ingest(ingest::Ingest),
     /// One look at a node; ends with code 10 if it is not well
     Status(status::StatusArgs),
+    /// Break a throw-away cluster on purpose and count what is lost
+    #[command(subcommand)]
+    Drill(drill::DrillCommand),
     /// The settings of a node
     #[command(subcommand)]
     Config(settings::ConfigCommand),
@@ -89,6 +94,7 @@ pub fn run() -> ExitCode {
         Command::Table(command) => table::run(&command),
         Command::Ingest(args) => ingest::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Drill(command) => drill::run(&command),
         Command::Config(command) => settings::run(&command),
         Command::Completion { shell } => completion(shell),
         Command::Version(format) => version(&format),
