@@ -15,6 +15,19 @@
 //!
 //! Deliberately not here: what a message means, who is a member, whether a node is alive. A silent link is a hint.
 
+mod admission;
+mod calls;
+mod connection;
+mod frame;
+mod handshake;
+mod hello;
+mod links;
+mod local;
+mod peer;
+mod queue;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,10 +39,17 @@ use quorum::GroupKey;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use uuid::Uuid;
 
+use frame::{Frame, KEY_BYTES, Status};
+use links::Links;
+use peer::Peer;
+use queue::PushError;
+
 /// Largest frame of the control lane, its key included.
 pub const CONTROL_FRAME_BYTES_MAX: usize = 256 << 10;
-/// Largest frame of the bulk lane, its key included: a batch, a part of a snapshot.
-pub const BULK_FRAME_BYTES_MAX: usize = 64 << 20;
+/// Largest frame of the bulk lane, its key included: the largest message of a group.
+pub const BULK_FRAME_BYTES_MAX: usize = (128 << 20) + KEY_BYTES;
+/// Calls and answers up to this size go with the control lane.
+const SMALL_CALL_BYTES_MAX: usize = 16 << 10;
 
 /// Which of a link's two connections carries a frame.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -38,6 +58,68 @@ pub enum Lane {
     Control,
     /// Everything that may be large: appends, snapshots.
     Bulk,
+}
+
+/// What differs between the lanes. As drawn in docs/formats/peer-protocol.md.
+#[derive(Clone, Copy, Debug)]
+struct LaneLimits {
+    frame_bytes_max: usize,
+    /// Waiting to be sent to one peer.
+    queue_bytes_max: usize,
+    /// Received from one peer and not yet worked on. A larger frame takes all of it.
+    room_bytes_max: usize,
+    /// After so much silence of its own a side sends a ping.
+    keep_alive: Duration,
+    /// Without a byte for this long the connection is given up.
+    dead_after: Duration,
+    /// A write without progress for this long gives the connection up.
+    stall_max: Duration,
+}
+
+const CONTROL: LaneLimits = LaneLimits {
+    frame_bytes_max: CONTROL_FRAME_BYTES_MAX,
+    queue_bytes_max: 8 << 20,
+    room_bytes_max: 8 << 20,
+    keep_alive: Duration::from_millis(100),
+    dead_after: Duration::from_secs(2),
+    stall_max: Duration::from_secs(2),
+};
+
+const BULK: LaneLimits = LaneLimits {
+    frame_bytes_max: BULK_FRAME_BYTES_MAX,
+    queue_bytes_max: 64 << 20,
+    room_bytes_max: 64 << 20,
+    keep_alive: Duration::from_millis(500),
+    dead_after: Duration::from_secs(3),
+    stall_max: Duration::from_secs(10),
+};
+
+const _: () =
+    assert!(quorum::Message::BYTES_MAX + KEY_BYTES <= BULK_FRAME_BYTES_MAX, "a message must fit into a frame");
+const _: () = assert!(SMALL_CALL_BYTES_MAX <= CONTROL_FRAME_BYTES_MAX, "a small call must fit into its lane");
+
+impl Lane {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Control => 0,
+            Self::Bulk => 1,
+        }
+    }
+
+    const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Control),
+            1 => Some(Self::Bulk),
+            _ => None,
+        }
+    }
+
+    const fn limits(self) -> LaneLimits {
+        match self {
+            Self::Control => CONTROL,
+            Self::Bulk => BULK,
+        }
+    }
 }
 
 /// A member as this node knows it.
@@ -82,7 +164,15 @@ pub struct GroupFrame {
     pub lane: Lane,
     pub group: GroupKey,
     pub message: Bytes,
-    room: Option<OwnedSemaphorePermit>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl GroupFrame {
+    /// One that came from nowhere: for tests without sockets.
+    #[cfg(test)]
+    pub fn local(from: NodeId, lane: Lane, group: GroupKey, message: Bytes) -> Self {
+        Self { from, lane, group, message, _room: None }
+    }
 }
 
 /// What arrives. Nothing here may block, except that `call` may await.
@@ -114,8 +204,10 @@ pub enum LinkEvent {
     /// The link broke; what was on its way is lost, open calls have failed.
     Down { reason: String },
     /// This node refused the peer, or the peer this node, for this reason; both are told. Repeated only when the
-    /// reason changes; over when `Up` comes.
+    /// reason changes. A second process under a connected peer's id is told of in this way too: the link stays up.
     Refused { reason: String },
+    /// Nobody has been refused under this node id for five seconds, or the link has come up.
+    RefusalOver,
 }
 
 /// Why a frame was not taken. It is dropped: a group hears `report_unreachable`.
@@ -188,7 +280,7 @@ pub struct LinkStatus {
 
 /// The links. Cheap to clone; they end with [`PeersHandle::close`] or with the last handle.
 #[derive(Clone, Debug)]
-pub struct PeersHandle {}
+pub struct PeersHandle(Arc<Links>);
 
 impl PeersHandle {
     /// Queues a message for a group on another node. Never blocks.
@@ -196,43 +288,69 @@ impl PeersHandle {
     /// # Errors
     /// The frame is dropped; see [`SendError`].
     pub fn send(&self, to: NodeId, lane: Lane, group: GroupKey, message: Bytes) -> Result<(), SendError> {
-        let _ = (to, lane, group, message);
-        unimplemented!()
+        let peer = self.0.peer(to).ok_or(SendError::Unknown(to))?;
+        push(&peer, lane, Frame::Group { group, message })
     }
 
-    /// Asks another node; waits for the answer no longer than `patience`.
+    /// Asks another node; waits for the answer no longer than `patience`. Calls have no order among themselves.
     ///
     /// # Errors
     /// [`CallError`] says whether the call may have had an effect.
     pub async fn call(&self, to: NodeId, kind: u8, body: Bytes, patience: Duration) -> Result<Bytes, CallError> {
-        let _ = (to, kind, body, patience);
-        unimplemented!()
+        let peer = self.0.peer(to).ok_or(SendError::Unknown(to))?;
+        let mut waiting = peer.calls.wait().ok_or(CallError::Busy(to))?;
+        let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        let frame = Frame::Request { id: waiting.id, patience_ms, kind, body };
+        let lane = if frame.payload_bytes() <= SMALL_CALL_BYTES_MAX { Lane::Control } else { Lane::Bulk };
+        push(&peer, lane, frame)?;
+        let answer = tokio::time::timeout(patience, waiting.answer());
+        let timeout = CallError::Timeout { node: to, waited_ms: patience_ms.into() };
+        let (status, body) = answer.await.map_err(|_| timeout)?.ok_or(CallError::Lost(to))?;
+        match status {
+            Status::Done => Ok(body),
+            Status::Failed => Err(CallError::Failed { node: to, reason: hello::printable(&body) }),
+            Status::Busy => Err(CallError::Busy(to)),
+            Status::TooLarge => {
+                let reason = format!("its answer is larger than {BULK_FRAME_BYTES_MAX} bytes");
+                Err(CallError::Failed { node: to, reason })
+            }
+        }
     }
 
     /// Every member but this one, by id.
     pub fn links(&self) -> Vec<LinkStatus> {
-        unimplemented!()
+        self.0.peers().values().map(|peer| peer.status()).collect()
     }
 
     pub fn is_up(&self, node: NodeId) -> bool {
-        let _ = node;
-        unimplemented!()
+        self.0.peer(node).is_some_and(|peer| peer.is_up())
     }
 
     /// Where peers connect; the port is the real one if 0 was asked for.
     pub fn address(&self) -> SocketAddr {
-        unimplemented!()
+        self.0.address
     }
 
     /// Chosen at this start.
     pub fn instance(&self) -> Uuid {
-        unimplemented!()
+        self.0.local.instance
     }
 
     /// Ends all links, telling the peers, so that they need not find out.
     pub async fn close(&self) {
-        unimplemented!()
+        self.0.close().await;
     }
+}
+
+fn push(peer: &Peer, lane: Lane, frame: Frame) -> Result<(), SendError> {
+    let (bytes, max) = (frame.payload_bytes(), lane.limits().frame_bytes_max);
+    if bytes > max {
+        return Err(SendError::TooLarge { bytes, max });
+    }
+    peer.lane(lane).queue.push(frame).map_err(|error| match error {
+        PushError::Closed => SendError::NotConnected(peer.node),
+        PushError::Full { bytes } => SendError::Full { node: peer.node, bytes },
+    })
 }
 
 /// Listens and begins to dial. Must be called within a tokio runtime, where calls are answered; the links themselves
@@ -241,6 +359,5 @@ impl PeersHandle {
 /// # Errors
 /// [`PeersError`] if the address cannot be used.
 pub fn start(config: PeersConfig, inbound: Arc<dyn Inbound>) -> Result<PeersHandle, PeersError> {
-    let _ = (config, inbound);
-    unimplemented!()
+    Links::start(config, inbound).map(|links| PeersHandle(Arc::new(links)))
 }

@@ -1,0 +1,158 @@
+//! The greetings of a connection, on the side that dials and on the side that accepts.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::NodeId;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::hello::{self, Greeting, HEADER_BYTES, Header, Hello, Refusal, RefusalCode};
+use super::local::Local;
+use super::peer::{Peer, Place};
+use super::{Lane, admission};
+
+/// Everything before the first frame.
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
+/// How long a refusal may take to be written and read before the connection is closed.
+const PARTING: Duration = Duration::from_millis(200);
+
+/// How a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("the handshake took longer than {} ms", HANDSHAKE_MAX.as_millis())]
+    Timeout,
+}
+
+/// Greets the node that was dialled as `peer`.
+pub async fn dial<S>(stream: &mut S, peer: &Arc<Peer>, lane: Lane) -> Result<Place, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let greeting = greet(stream, peer, lane);
+    tokio::time::timeout(HANDSHAKE_MAX, greeting).await.map_err(|_| HandshakeError::Timeout)?
+}
+
+async fn greet<S>(stream: &mut S, peer: &Arc<Peer>, lane: Lane) -> Result<Place, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let local = &peer.local;
+    let ours = local.hello(peer.node, lane, (hello::VERSION_MIN, hello::VERSION_MAX));
+    write(stream, &Greeting::Hello(ours)).await?;
+    let theirs = match read(stream).await? {
+        Greeting::Welcome(theirs) => theirs,
+        Greeting::Refusal(refusal) => return Err(HandshakeError::Refused(refusal)),
+        _ => return Err(HandshakeError::Refused(unexpected())),
+    };
+    let allowed = admission::check_acceptor(local, peer.node, &theirs).and_then(|()| peer.admits(&theirs, local.node));
+    if let Err(refusal) = allowed {
+        part(stream, &refusal).await;
+        return Err(HandshakeError::Refused(refusal));
+    }
+    write(stream, &Greeting::Agreed).await?;
+    peer.place(&theirs, local.node).map_err(HandshakeError::Refused)
+}
+
+/// Who dialled, as far as it got.
+pub struct Caller {
+    /// Zero if it did not say.
+    pub node: NodeId,
+    pub result: Result<Place, HandshakeError>,
+}
+
+/// Answers a node that dialled. `find` knows the members.
+pub async fn accept<S>(
+    stream: &mut S,
+    local: &Arc<Local>,
+    find: impl Fn(&Hello) -> Result<Arc<Peer>, Refusal>,
+) -> Caller
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut node = NodeId(0);
+    let answering = answer(stream, local, find, &mut node);
+    let result = match tokio::time::timeout(HANDSHAKE_MAX, answering).await {
+        Ok(result) => result,
+        Err(_) => Err(HandshakeError::Timeout),
+    };
+    Caller { node, result }
+}
+
+async fn answer<S>(
+    stream: &mut S,
+    local: &Arc<Local>,
+    find: impl Fn(&Hello) -> Result<Arc<Peer>, Refusal>,
+    node: &mut NodeId,
+) -> Result<Place, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let theirs = match read(stream).await {
+        Ok(Greeting::Hello(theirs)) => theirs,
+        Ok(_) => return refuse(stream, unexpected()).await,
+        Err(HandshakeError::Refused(refusal)) => return refuse(stream, refusal).await,
+        Err(error) => return Err(error),
+    };
+    *node = theirs.node;
+    let allowed = admission::check_dialler(local, &theirs).and_then(|version| Ok((version, find(&theirs)?)));
+    let (version, peer) = match allowed {
+        Ok(allowed) => allowed,
+        Err(refusal) => return refuse(stream, refusal).await,
+    };
+    if let Err(refusal) = peer.admits(&theirs, theirs.node) {
+        return refuse(stream, refusal).await;
+    }
+    let ours = local.hello(theirs.node, theirs.lane, (version, version));
+    write(stream, &Greeting::Welcome(ours)).await?;
+    match read(stream).await? {
+        Greeting::Agreed => peer.place(&theirs, theirs.node).map_err(HandshakeError::Refused),
+        Greeting::Refusal(refusal) => Err(HandshakeError::Refused(refusal)),
+        _ => refuse(stream, unexpected()).await,
+    }
+}
+
+async fn refuse<S, T>(stream: &mut S, refusal: Refusal) -> Result<T, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    part(stream, &refusal).await;
+    Err(HandshakeError::Refused(refusal))
+}
+
+/// Says why and waits until the other side has closed, so that the words are not lost with a reset.
+async fn part<S>(stream: &mut S, refusal: &Refusal)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let parting = async {
+        write(stream, &Greeting::Refusal(refusal.clone())).await?;
+        stream.shutdown().await?;
+        let mut rest = [0; 256];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    drop(tokio::time::timeout(PARTING, parting).await);
+}
+
+fn unexpected() -> Refusal {
+    Refusal::new(RefusalCode::Malformed, "its greeting came out of turn")
+}
+
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, greeting: &Greeting) -> io::Result<()> {
+    stream.write_all(&greeting.encode()).await?;
+    stream.flush().await
+}
+
+async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Greeting, HandshakeError> {
+    let mut header = [0; HEADER_BYTES];
+    stream.read_exact(&mut header).await?;
+    let header = Header::decode(&header).map_err(HandshakeError::Refused)?;
+    let mut body = vec![0; header.body_bytes];
+    stream.read_exact(&mut body).await?;
+    Greeting::decode(&header, &body).map_err(HandshakeError::Refused)
+}

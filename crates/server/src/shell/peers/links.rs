@@ -1,0 +1,335 @@
+//! All links of a node: who listens, who dials whom and when.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use base::{ClusterId, NodeId};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use super::connection;
+use super::frame::Frame;
+use super::handshake::{self, HandshakeError};
+use super::hello::{Hello, Refusal, RefusalCode};
+use super::local::{self, Local};
+use super::peer::{Peer, Place};
+use super::{Inbound, Lane, Members, PeersConfig, PeersError};
+
+/// Threads for all links. Two, so that control is worked on while bulk is copied and checked.
+const THREADS: usize = 2;
+/// Longest attempt to connect, finding the address included.
+const CONNECT_MAX: Duration = Duration::from_millis(500);
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// What the node with the larger id leaves the other one to dial first.
+const HEAD_START: Duration = Duration::from_millis(30);
+/// Handshakes of strangers at the same time; further ones are closed at once.
+const HANDSHAKES_MAX: usize = 256;
+/// Pause after the listener failed, as when there are no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+/// How long closing waits for farewells.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(300);
+
+type Peers = BTreeMap<NodeId, Arc<Peer>>;
+
+/// See the module.
+pub struct Links {
+    pub local: Arc<Local>,
+    pub address: SocketAddr,
+    peers: Arc<RwLock<Peers>>,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl Links {
+    pub fn start(config: PeersConfig, inbound: Arc<dyn Inbound>) -> Result<Self, PeersError> {
+        let server = Handle::try_current().map_err(|error| PeersError::Threads(std::io::Error::other(error)))?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("peers")
+            .enable_all()
+            .build()
+            .map_err(PeersError::Threads)?;
+        let refused = |error| PeersError::Listen(config.listen, error);
+        let listener = std::net::TcpListener::bind(config.listen).map_err(refused)?;
+        listener.set_nonblocking(true).map_err(refused)?;
+        let listener = {
+            let _within = runtime.enter();
+            TcpListener::from_std(listener).map_err(refused)?
+        };
+        let address = listener.local_addr().map_err(refused)?;
+        let local = Local::new((config.node, config.disk), config.cluster.clone(), inbound, server);
+        let local = Arc::new(local);
+        let peers = Arc::new(RwLock::new(Peers::new()));
+        runtime.spawn(accept(listener, Arc::clone(&local), Arc::clone(&peers)));
+        runtime.spawn(supervise(Arc::clone(&local), Arc::clone(&peers), config.members, config.cluster));
+        Ok(Self { local, address, peers, runtime: Mutex::new(Some(runtime)) })
+    }
+
+    pub fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
+        self.peers().get(&node).cloned()
+    }
+
+    pub fn peers(&self) -> RwLockReadGuard<'_, Peers> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub async fn close(&self) {
+        self.local.closing.send_replace(true);
+        let ended = async {
+            // Each connection, the listener and the supervisor listen to this.
+            self.local.closing.closed().await;
+        };
+        drop(timeout(CLOSE_PATIENCE, ended).await);
+        self.shut_down();
+    }
+
+    fn shut_down(&self) {
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Links").field("local", &self.local).field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Follows the members and the cluster's id.
+async fn supervise(
+    local: Arc<Local>,
+    peers: Arc<RwLock<Peers>>,
+    mut members: watch::Receiver<Arc<Members>>,
+    mut cluster: watch::Receiver<Option<ClusterId>>,
+) {
+    let mut closing = local.closing.subscribe();
+    let mut tidy = interval(TIDY_EVERY);
+    tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    members.mark_changed();
+    loop {
+        tokio::select! {
+            () = local::closed(&mut closing) => return,
+            Ok(()) = members.changed() => {
+                let now = Arc::clone(&members.borrow_and_update());
+                follow(&local, &peers, &now);
+            }
+            Ok(()) = cluster.changed() => {
+                let now = *cluster.borrow_and_update();
+                announce(&peers, now);
+            }
+            _ = tidy.tick() => each(&peers, Peer::tidy),
+        }
+    }
+}
+
+fn follow(local: &Arc<Local>, peers: &RwLock<Peers>, members: &Members) {
+    let mut removed = Vec::new();
+    let mut peers = peers.write().unwrap_or_else(PoisonError::into_inner);
+    peers.retain(|node, peer| {
+        let stays = members.contains_key(node);
+        if !stays {
+            removed.push(Arc::clone(peer));
+        }
+        stays
+    });
+    for (node, member) in members.iter().filter(|(node, _)| **node != local.node) {
+        if let Some(peer) = peers.get(node) {
+            peer.update(member);
+            continue;
+        }
+        local.forget_stranger(*node);
+        let peer = Arc::new(Peer::new(*node, member.clone(), Arc::clone(local)));
+        for lane in [Lane::Control, Lane::Bulk] {
+            tokio::spawn(dial(Arc::clone(&peer), lane));
+        }
+        peers.insert(*node, peer);
+    }
+    drop(peers);
+    removed.iter().for_each(|peer| peer.remove("the node is not a member any more"));
+}
+
+fn announce(peers: &RwLock<Peers>, cluster: Option<ClusterId>) {
+    let Some(cluster) = cluster else { return };
+    each(peers, |peer| {
+        // A peer that is not connected hears it in the handshake.
+        let _sent = peer.lane(Lane::Control).queue.push(Frame::Cluster(cluster.0));
+        peer.compare_clusters(None);
+    });
+}
+
+fn each(peers: &RwLock<Peers>, work: impl Fn(&Peer)) {
+    let all: Vec<Arc<Peer>> = peers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+    all.iter().for_each(|peer| work(peer));
+}
+
+// --- Dialling
+
+/// Dials whenever the lane has no connection, as long as the peer is a member.
+async fn dial(peer: Arc<Peer>, lane: Lane) {
+    let mut closing = peer.local.closing.subscribe();
+    let dialling = async {
+        let mut backoff = Backoff::new(peer.local.instance.as_u64_pair().0 ^ u64::from(peer.node.0));
+        while !peer.is_removed() {
+            // Bulk follows control: the acceptor has its lists in order then, and one refusal is enough.
+            let idle = peer.is_connected(lane) || (lane == Lane::Bulk && !peer.is_connected(Lane::Control));
+            if idle {
+                peer.lane(lane).vacant.notified().await;
+                continue;
+            }
+            if peer.local.node > peer.node && backoff.is_fresh() {
+                sleep(HEAD_START).await;
+            }
+            if !peer.is_connected(lane) && attempt(&peer, lane).await {
+                backoff.reset();
+            }
+            sleep(backoff.next()).await;
+        }
+    };
+    tokio::select! {
+        () = dialling => {}
+        () = local::closed(&mut closing) => {}
+    }
+}
+
+/// Makes one connection and runs it to its end. False: it did not come about.
+async fn attempt(peer: &Arc<Peer>, lane: Lane) -> bool {
+    let address = peer.address();
+    let mut stream = match timeout(CONNECT_MAX, TcpStream::connect(&address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            peer.failed(&format!("{address}: {error}"));
+            return false;
+        }
+        Err(_) => {
+            peer.failed(&format!("{address}: no answer within {} ms", CONNECT_MAX.as_millis()));
+            return false;
+        }
+    };
+    match handshake::dial(&mut stream, peer, lane).await {
+        Ok(place) => {
+            run(place, stream).await;
+            true
+        }
+        Err(HandshakeError::Refused(refusal)) if refusal.code == RefusalCode::Duplicate => false,
+        Err(HandshakeError::Refused(refusal)) => {
+            peer.refused(&refusal.text);
+            false
+        }
+        Err(error) => {
+            peer.failed(&format!("{address}: {error}"));
+            false
+        }
+    }
+}
+
+async fn run(place: Place, stream: TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "small frames to a peer may be delayed");
+    }
+    let (reading, writing) = stream.into_split();
+    connection::run(place, Box::new(reading), Box::new(writing)).await;
+}
+
+/// Pauses that double, with jitter of a half.
+struct Backoff {
+    pause: Duration,
+    random: u64,
+}
+
+impl Backoff {
+    const fn new(seed: u64) -> Self {
+        Self { pause: BACKOFF_MIN, random: seed | 1 }
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.pause == BACKOFF_MIN
+    }
+
+    fn reset(&mut self) {
+        self.pause = BACKOFF_MIN;
+    }
+
+    fn next(&mut self) -> Duration {
+        // xorshift64
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let pause = self.pause;
+        self.pause = (pause * 2).min(BACKOFF_MAX);
+        let half = pause / 2;
+        half + half * u32::try_from(self.random % 1_000).unwrap_or(0) / 1_000
+    }
+}
+
+// --- Accepting
+
+async fn accept(listener: TcpListener, local: Arc<Local>, peers: Arc<RwLock<Peers>>) {
+    let mut closing = local.closing.subscribe();
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    loop {
+        let stream = tokio::select! {
+            () = local::closed(&mut closing) => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "listen.peer");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        // Whoever opens many connections and says nothing takes these places for a second each.
+        let Ok(place) = Arc::clone(&handshakes).try_acquire_owned() else { continue };
+        let (local, peers) = (Arc::clone(&local), Arc::clone(&peers));
+        tokio::spawn(async move {
+            if let Some((counted, stream)) = welcome(stream, &local, &peers).await {
+                drop(place);
+                run(counted, stream).await;
+            }
+        });
+    }
+}
+
+async fn welcome(mut stream: TcpStream, local: &Arc<Local>, peers: &RwLock<Peers>) -> Option<(Place, TcpStream)> {
+    let find = |hello: &Hello| member(peers, hello.node);
+    let caller = handshake::accept(&mut stream, local, find).await;
+    let refusal = match caller.result {
+        Ok(place) => return Some((place, stream)),
+        Err(HandshakeError::Refused(refusal)) if refusal.code == RefusalCode::Duplicate => return None,
+        Err(HandshakeError::Refused(refusal)) => refusal,
+        Err(error) => {
+            tracing::debug!(peer = %caller.node, %error, "a connection came to nothing");
+            return None;
+        }
+    };
+    let address = stream.peer_addr().map_or_else(|_| "an unknown address".to_owned(), |address| address.to_string());
+    let known = peers.read().unwrap_or_else(PoisonError::into_inner).get(&caller.node).cloned();
+    match known {
+        Some(peer) => peer.refused(&refusal.text),
+        // Before it said who it is, or with a version in which it could not: not a node, or a much newer one.
+        None if caller.node.0 == 0 => tracing::warn!(from = address, reason = %refusal, "a connection was refused"),
+        None => local.refused_stranger(caller.node, &refusal.text),
+    }
+    None
+}
+
+fn member(peers: &RwLock<Peers>, node: NodeId) -> Result<Arc<Peer>, Refusal> {
+    peers.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned().ok_or_else(|| {
+        let text = format!("node {node} is not a member of this cluster: add it to cluster.peers of every node");
+        Refusal::new(RefusalCode::NotMember, text)
+    })
+}
