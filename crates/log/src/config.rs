@@ -1,6 +1,6 @@
 //! What a partition may be told: bounds on its files and how long they are kept.
 
-use crate::limits::{FILE_BYTES_MAX, INDEX_STEP_BYTES_DEFAULT};
+use crate::limits::{FILE_BYTES_MAX, INDEX_STEP_BYTES_DEFAULT, LOST_BYTES_DEFAULT};
 
 /// Whose clock a record's time is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -32,6 +32,8 @@ pub struct PartitionConfig {
     pub producers_max: usize,
     /// A producer silent for this long is forgotten.
     pub producer_expiry_ms: u64,
+    /// Bytes kept of what another leader's records replaced; the oldest goes first. 0: nothing is kept.
+    pub lost_bytes_max: u64,
 }
 
 impl Default for PartitionConfig {
@@ -46,6 +48,7 @@ impl Default for PartitionConfig {
             index_step_bytes: INDEX_STEP_BYTES_DEFAULT,
             producers_max: 10_000,
             producer_expiry_ms: 24 * 3600 * 1000,
+            lost_bytes_max: LOST_BYTES_DEFAULT,
         }
     }
 }

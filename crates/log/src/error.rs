@@ -51,7 +51,7 @@ pub enum StepError {
     #[error(transparent)]
     Refused(#[from] quorum::QuorumError),
     #[error(transparent)]
-    Stopped(Stopped),
+    Stopped(#[from] Stopped),
 }
 
 /// Why a partition could not be opened. Its files are as they were.
@@ -92,6 +92,9 @@ pub enum DeleteError {
     /// A table still has to read from `floor`.
     #[error("records from offset {floor} on are not yet in every table that reads the topic: try again later")]
     Held { floor: Offset },
+    /// With other replicas it takes an entry in their log.
+    #[error(transparent)]
+    Append(AppendError),
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }

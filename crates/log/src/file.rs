@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use base::disk::{Disk, DiskError, DiskFile};
 use base::{LogIndex, Offset, Term, Timestamp};
 
-use crate::frame::{Frame, Place};
+use crate::frame::{Frame, FrameError, Place};
 use crate::index::{INDEX_HEADER_BYTES, IndexEntry, SparseIndex, Summary};
 use crate::limits::SCAN_BYTES;
 use crate::scan::{ScanError, Scanner};
@@ -223,6 +223,69 @@ impl LogFile {
         Ok(answer)
     }
 
+    /// Where the entry `index`, which is in this file, ends.
+    pub fn place_after(&self, index: LogIndex) -> Result<Place, ScanError> {
+        self.walk_to(index.next()).map(|walked| walked.place)
+    }
+
+    /// The file as it is up to `place`, where an entry begins: what is left of it after a cut. Reads a little.
+    pub fn shortened(&self, place: Place) -> Result<Self, ScanError> {
+        let walked = self.walk_to(place.index)?;
+        if walked.place != place {
+            let (found, expected) = (walked.place.offset.0, place.offset.0);
+            let error = FrameError::OutOfPlace { what: "offset", found, expected };
+            return Err(ScanError::Bad { position: walked.position, error });
+        }
+        let index = self.with_index(|index| index.below(walked.position))?;
+        let summary = Summary {
+            bytes: walked.position,
+            next_offset: place.offset,
+            next_index: place.index,
+            max_timestamp: walked.max_timestamp,
+            last_append: self.summary().last_append,
+        };
+        Ok(Self::known(Arc::clone(&self.disk), Arc::clone(&self.dir), self.name, summary, Some(index)))
+    }
+
+    /// Tells where each entry from `index` on ends.
+    pub fn walk(&self, index: LogIndex, mut tell: impl FnMut(Place)) -> Result<(), ScanError> {
+        let start = self.walk_to(index)?;
+        let mut place = start.place;
+        let handle = self.handle().map_err(ScanError::Disk)?;
+        let mut scanner = Scanner::new(handle.as_ref(), start.position, self.len_bytes(), SCAN_BYTES);
+        while let Some((position, frame, _)) = scanner.next()? {
+            place = frame.follow(place, self.name.term).map_err(|error| ScanError::Bad { position, error })?;
+            tell(place);
+        }
+        Ok(())
+    }
+
+    /// Walks from the nearest index entry to where the entry `index` begins.
+    fn walk_to(&self, index: LogIndex) -> Result<Walked, ScanError> {
+        let relative = index.0.saturating_sub(self.name.base_index.0);
+        let near = self.with_index(|sparse| sparse.near_index(relative))?;
+        let mut walked = Walked {
+            place: Place {
+                offset: self.name.base_offset.plus(i64::from(near.offset)),
+                index: self.name.base_index.plus(u64::from(near.index)),
+            },
+            position: u64::from(near.position),
+            max_timestamp: near.max_before,
+        };
+        let handle = self.handle().map_err(ScanError::Disk)?;
+        let mut scanner = Scanner::new(handle.as_ref(), walked.position, self.len_bytes(), SCAN_BYTES);
+        while walked.place.index < index {
+            let Some((position, frame, _)) = scanner.next()? else { break };
+            if let Frame::Batch(header) = &frame {
+                walked.max_timestamp = walked.max_timestamp.max(header.max_timestamp);
+            }
+            walked.place =
+                frame.follow(walked.place, self.name.term).map_err(|error| ScanError::Bad { position, error })?;
+            walked.position = position + frame.size_bytes() as u64;
+        }
+        Ok(walked)
+    }
+
     fn read_index(&self) -> RwLockReadGuard<'_, Option<SparseIndex>> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -271,6 +334,13 @@ impl fmt::Debug for LogFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LogFile({}, {} bytes)", self.name, self.len_bytes())
     }
+}
+
+/// How far a walk through a file came.
+struct Walked {
+    place: Place,
+    position: u64,
+    max_timestamp: Timestamp,
 }
 
 pub(crate) fn path_of(dir: &str, name: FileName, extension: &str) -> String {

@@ -1,10 +1,10 @@
 //! What has to reach the disk, in the one order that survives a crash at any point.
 //!
 //! ```text
-//! hard states -> log files -> their names -> mark -> producers, indexes -> mark's sync -> removals
+//! hard states -> log files -> their names -> members -> mark -> producers, indexes -> mark's sync -> removals
 //! ```
 //! The vote before the entries of its term; the mark after what it speaks of; a file's removal after the
-//! mark that says it is not missed.
+//! mark that says it is not missed. If entries have to go, that is done in place of the mark: see `cut`.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,9 @@ use base::disk::{Disk, DiskError, DiskFile};
 use bytes::Bytes;
 use quorum::JournalError;
 
+use crate::cut::{CutDone, CutJob, Ground};
 use crate::mark::{Mark, Slot};
+use crate::roster::Roster;
 
 /// The hard states of the node's groups, shared by its partitions.
 pub type HardStates = Arc<Mutex<quorum::HardStates>>;
@@ -25,6 +27,8 @@ pub struct FlushJob {
     pub(crate) hard: Option<HardStates>,
     pub(crate) files: Vec<Arc<dyn DiskFile>>,
     pub(crate) names: bool,
+    pub(crate) members: Option<Roster>,
+    pub(crate) cut: Option<CutJob>,
     pub(crate) mark_file: Arc<dyn DiskFile>,
     pub(crate) mark: Mark,
     pub(crate) mark_slot: Slot,
@@ -48,6 +52,9 @@ pub(crate) struct SideFile {
 #[derive(Debug)]
 pub struct FlushDone {
     pub(crate) ready: u64,
+    /// False if there was no room for the members: nothing of the job counts as durable.
+    pub(crate) members_written: bool,
+    pub(crate) cut: Option<CutDone>,
     /// False if there was no room: what depends on it has to wait.
     pub(crate) mark_written: bool,
     pub(crate) mark_synced: bool,
@@ -62,7 +69,7 @@ impl FlushJob {
     ///
     /// # Errors
     /// Anything that leaves in doubt what the disk holds: the partition must stop.
-    pub fn run(self) -> Result<FlushDone, DiskError> {
+    pub fn run(mut self) -> Result<FlushDone, DiskError> {
         if let Some(hard) = &self.hard {
             hard.lock().unwrap_or_else(PoisonError::into_inner).sync().map_err(disk_error)?;
         }
@@ -72,8 +79,18 @@ impl FlushJob {
         if self.names {
             self.disk.sync_dir(&self.dir)?;
         }
+        if let Some(members) = &self.members
+            && !unless_full(members.save(self.disk.as_ref(), &self.dir))?
+        {
+            return Ok(self.done(false, None));
+        }
         if self.mark_in_doubt {
             self.mark_file.sync()?;
+        }
+        if let Some(cut) = self.cut.take() {
+            let (disk, mark_file) = (self.disk.as_ref(), self.mark_file.as_ref());
+            let done = cut.run(&Ground { disk, dir: &self.dir, mark_file, slot: self.mark_slot })?;
+            return Ok(self.done(true, done));
         }
         let mark_written = unless_full(self.mark.write(self.mark_file.as_ref(), self.mark_slot))?;
         let side_files_written = self.write_side_files()?;
@@ -91,20 +108,34 @@ impl FlushJob {
             // One that stays costs room only.
             let _left = self.remove(&self.retired);
         }
-        let removals_left = if mark_synced { self.remove(&self.removals) } else { self.removals };
-        Ok(FlushDone { ready: self.ready, mark_written, mark_synced, side_files_written, removals_left })
+        let removals_left = if mark_synced { self.remove(&self.removals) } else { std::mem::take(&mut self.removals) };
+        let done = self.done(true, None);
+        Ok(FlushDone { mark_written, mark_synced, side_files_written, removals_left, ..done })
+    }
+
+    /// What was done if the mark was not.
+    fn done(&self, members_written: bool, cut: Option<CutDone>) -> FlushDone {
+        FlushDone {
+            ready: self.ready,
+            members_written,
+            cut,
+            mark_written: false,
+            mark_synced: false,
+            side_files_written: false,
+            removals_left: self.removals.clone(),
+        }
     }
 
     fn write_side_files(&self) -> Result<bool, DiskError> {
         for side in &self.side_files {
             let temporary = format!("{}.tmp", side.path);
-            self.remove_if_there(&temporary)?;
+            remove_if_there(self.disk.as_ref(), &temporary)?;
             let written = self.disk.create(&temporary).and_then(|file| {
                 file.append(&[&side.content])?;
                 file.sync()
             });
             if !unless_full(written)? {
-                self.remove_if_there(&temporary)?;
+                remove_if_there(self.disk.as_ref(), &temporary)?;
                 return Ok(false);
             }
             self.disk.rename(&temporary, &side.path)?;
@@ -117,15 +148,8 @@ impl FlushJob {
 
     /// Removes what is not needed any more. A failure costs room only: it is tried again.
     fn remove(&self, paths: &[String]) -> Vec<String> {
-        let failed = |path: &&String| self.remove_if_there(path).is_err();
+        let failed = |path: &&String| remove_if_there(self.disk.as_ref(), path).is_err();
         paths.iter().filter(failed).cloned().collect()
-    }
-
-    fn remove_if_there(&self, path: &str) -> Result<(), DiskError> {
-        match self.disk.remove_file(path) {
-            Ok(()) | Err(DiskError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 }
 
@@ -135,8 +159,15 @@ impl fmt::Debug for FlushJob {
     }
 }
 
+pub(crate) fn remove_if_there(disk: &dyn Disk, path: &str) -> Result<(), DiskError> {
+    match disk.remove_file(path) {
+        Ok(()) | Err(DiskError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// True if it was done, false if there was no room.
-fn unless_full(result: Result<(), DiskError>) -> Result<bool, DiskError> {
+pub(crate) fn unless_full(result: Result<(), DiskError>) -> Result<bool, DiskError> {
     match result {
         Ok(()) => Ok(true),
         Err(DiskError::Full { .. }) => Ok(false),

@@ -40,6 +40,8 @@ pub(crate) enum NoteKind {
     /// A new leader's first entry.
     Empty,
     Membership,
+    /// Records below the offset of the payload are deleted.
+    Start,
 }
 
 /// Why bytes are no frame.
@@ -134,6 +136,7 @@ impl Note {
         bytes.put_u8(match kind {
             NoteKind::Empty => 1,
             NoteKind::Membership => 2,
+            NoteKind::Start => 3,
         });
         bytes.put_i64(place.offset.0);
         bytes.put_u64(place.index.0);
@@ -149,6 +152,13 @@ impl Note {
         &bytes[NOTE_HEADER_BYTES..self.size_bytes]
     }
 
+    /// The start that a note of that kind speaks of; `None` for anything else. `bytes` were checked before.
+    pub fn start_of(bytes: &[u8]) -> Option<Offset> {
+        let is_note = bytes.get(PEEK_BYTES - 1) == Some(&NOTE_MAGIC);
+        let note = is_note.then(|| Self::parse(bytes).ok())?.filter(|note| note.kind == NoteKind::Start)?;
+        note.payload(bytes).first_chunk().map(|start| Offset(i64::from_be_bytes(*start)))
+    }
+
     fn parse(bytes: &[u8]) -> Result<Self, FrameError> {
         let size_bytes = note_size(bytes)?;
         if bytes.len() < size_bytes {
@@ -158,6 +168,7 @@ impl Note {
         let kind = match (version, kind) {
             (NOTE_VERSION, 1) => NoteKind::Empty,
             (NOTE_VERSION, 2) => NoteKind::Membership,
+            (NOTE_VERSION, 3) => NoteKind::Start,
             _ => return Err(FrameError::Note { version, kind }),
         };
         let offset = i64::from_be_bytes(array(bytes, 23));

@@ -74,6 +74,19 @@ impl SparseIndex {
         entry.map_or((0, 0), |entry| (u64::from(entry.position), u64::from(entry.index)))
     }
 
+    /// The last entry at or before the entry `index` (relative), or the start of the file.
+    pub fn near_index(&self, index: u64) -> IndexEntry {
+        let count = self.entries.partition_point(|entry| u64::from(entry.index) <= index);
+        let start = IndexEntry { offset: 0, index: 0, position: 0, max_before: Timestamp(-1) };
+        count.checked_sub(1).map_or(start, |at| self.entries[at])
+    }
+
+    /// The entries of what lies before `position`.
+    pub fn below(&self, position: u64) -> Self {
+        let count = self.entries.partition_point(|entry| u64::from(entry.position) < position);
+        Self { entries: self.entries[..count].to_vec() }
+    }
+
     /// Where to look for the first batch at or after `time`.
     pub fn position_of_time(&self, time: Timestamp) -> u64 {
         let count = self.entries.partition_point(|entry| entry.max_before < time);

@@ -29,6 +29,8 @@
 //! and compaction are refused, not ignored.
 
 mod config;
+mod cut;
+mod damage;
 mod error;
 mod file;
 mod flush;
@@ -36,11 +38,13 @@ mod frame;
 pub mod groups;
 mod index;
 pub mod limits;
+mod lost;
 mod mark;
 mod partition;
 mod producers;
 mod reader;
 mod recovery;
+mod roster;
 mod scan;
 mod seats;
 mod storage;
@@ -48,7 +52,8 @@ mod storage;
 pub use config::{PartitionConfig, TimestampType};
 pub use error::{AppendError, DeleteError, OpenError, ReadError, StepError, Stopped};
 pub use flush::{FlushDone, FlushJob, HardStates};
-pub use partition::{Acked, Appended, LostBatch, LostFound, Partition, PartitionStatus, Trimmed, group_key};
+pub use lost::{Acked, LostBatch, LostFound};
+pub use partition::{Appended, Partition, PartitionStatus, Trimmed, group_key};
 pub use quorum::{Message, Role};
 pub use reader::{Fetched, ReadLimit, Reader};
 pub use recovery::Recovery;

@@ -35,6 +35,17 @@ pub const INDEX_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Largest producer snapshot accepted.
 pub const PRODUCERS_FILE_BYTES_MAX: u64 = 256 << 20;
 
+/// Ranges of offsets acknowledged before they were committed; past it two count as one, with what is between.
+pub(crate) const ACKED_RANGES_MAX: usize = 4096;
+/// Largest manifest of a file in lost+found that is read.
+pub(crate) const LOST_MANIFEST_BYTES_MAX: usize = 64 << 20;
+/// Bytes kept in a partition's lost+found, unless configured otherwise.
+pub const LOST_BYTES_DEFAULT: u64 = 64 << 20;
+/// Messages that wait to be taken; past it new ones are dropped, and sent again by the group when it matters.
+pub(crate) const MESSAGES_MAX: usize = 16 << 10;
+/// After this long the mark learns of a commit that no flush followed.
+pub(crate) const COMMIT_MARK_MS: u64 = 1000;
+
 const _: () = assert!(SCAN_BYTES as u64 <= FILE_BYTES_MAX, "a scan reads part of a file");
 const _: () = assert!(BATCH_BYTES_MAX as u64 <= FILE_BYTES_MAX, "a batch must fit into a file");
 const _: () = assert!(BATCH_BYTES_MAX as u64 <= UNCOMMITTED_BYTES_MAX, "a batch must be appendable");

@@ -12,8 +12,9 @@ use base::{LogIndex, Offset, Term};
 
 pub(crate) const MARK_NAME: &str = "mark";
 const MAGIC: &[u8; 4] = b"SWMK";
-const VERSION: u16 = 1;
-const SLOT_BYTES: usize = 64;
+const VERSION: u16 = 2;
+const SLOT_BYTES: usize = 96;
+const SLOT_BYTES_V1: usize = 64;
 
 /// One of the two places.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +52,14 @@ pub(crate) struct Mark {
     /// Entries up to this one are gone, with their files.
     pub trimmed_index: LogIndex,
     pub trimmed_term: Term,
+    /// What is decided, as far as was known; not above what is flushed.
+    pub committed_index: LogIndex,
+    pub committed_offset: Offset,
+    /// A leader gave the producers as they were after this entry, which may lie above the log's end.
+    pub seeded_index: LogIndex,
+    /// Not zero: this disk lost entries it had promised to keep. No vote, until it has a committed entry of
+    /// this term or a later one.
+    pub repair_term: Term,
 }
 
 impl Mark {
@@ -62,10 +71,14 @@ impl Mark {
         start: Offset(0),
         trimmed_index: LogIndex(0),
         trimmed_term: Term(0),
+        committed_index: LogIndex(0),
+        committed_offset: Offset(0),
+        seeded_index: LogIndex(0),
+        repair_term: Term(0),
     };
 
-    /// Creates the file with [`Mark::NEW`] in slot A, durably.
-    pub fn create(disk: &dyn Disk, dir: &str) -> Result<Arc<dyn DiskFile>, DiskError> {
+    /// Creates the file with this in slot A, durably.
+    pub fn create(&self, disk: &dyn Disk, dir: &str) -> Result<Arc<dyn DiskFile>, DiskError> {
         let path = format!("{dir}/{MARK_NAME}");
         match disk.remove_file(&path) {
             Ok(()) | Err(DiskError::NotFound { .. }) => {}
@@ -74,7 +87,7 @@ impl Mark {
         let file = disk.create(&path)?;
         // All of the file's room is taken now, so that a full disk can still be marked.
         file.write_at(Slot::B.position(), &[0; SLOT_BYTES])?;
-        Self::NEW.write(file.as_ref(), Slot::A)?;
+        self.write(file.as_ref(), Slot::A)?;
         file.sync()?;
         disk.sync_dir(dir)?;
         Ok(file)
@@ -86,7 +99,7 @@ impl Mark {
         for slot in [Slot::A, Slot::B] {
             let mut bytes = [0; SLOT_BYTES];
             let count = file.read_at(slot.position(), &mut bytes)?;
-            let mark = if count == SLOT_BYTES { Self::decode(&bytes) } else { None };
+            let mark = bytes.get(..count).and_then(Self::decode);
             if let Some(mark) = mark
                 && newest.is_none_or(|(newest, _)| newest.sequence < mark.sequence)
             {
@@ -111,28 +124,48 @@ impl Mark {
         slot[32..40].copy_from_slice(&self.start.0.to_be_bytes());
         slot[40..48].copy_from_slice(&self.trimmed_index.0.to_be_bytes());
         slot[48..56].copy_from_slice(&self.trimmed_term.0.to_be_bytes());
-        let crc = crc32c(&slot[..60]);
-        slot[60..64].copy_from_slice(&crc.to_be_bytes());
+        slot[56..64].copy_from_slice(&self.committed_index.0.to_be_bytes());
+        slot[64..72].copy_from_slice(&self.committed_offset.0.to_be_bytes());
+        slot[72..80].copy_from_slice(&self.seeded_index.0.to_be_bytes());
+        slot[80..88].copy_from_slice(&self.repair_term.0.to_be_bytes());
+        let crc = crc32c(&slot[..SLOT_BYTES - 4]);
+        slot[SLOT_BYTES - 4..].copy_from_slice(&crc.to_be_bytes());
         slot
     }
 
-    fn decode(slot: &[u8; SLOT_BYTES]) -> Option<Self> {
-        let eight = |at: usize| -> [u8; 8] {
-            let mut out = [0; 8];
-            out.copy_from_slice(&slot[at..at + 8]);
-            out
+    /// A slot of this version or of the one before, which was written by nodes that were alone: what is
+    /// durable is decided there.
+    fn decode(slot: &[u8]) -> Option<Self> {
+        let version = slot.get(4..6)?;
+        let (size, is_first) = match u16::from_be_bytes([version[0], version[1]]) {
+            VERSION => (SLOT_BYTES, false),
+            1 => (SLOT_BYTES_V1, true),
+            _ => return None,
         };
-        let crc = u32::from_be_bytes([slot[60], slot[61], slot[62], slot[63]]);
-        let known = slot[0..4] == *MAGIC && slot[4..6] == VERSION.to_be_bytes() && crc == crc32c(&slot[..60]);
+        let (body, crc) = slot.get(..size)?.split_last_chunk::<4>()?;
+        if slot[0..4] != *MAGIC || u32::from_be_bytes(*crc) != crc32c(body) {
+            return None;
+        }
+        let number = |at: usize| slot[at..].first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let offset = |at: usize| Offset(number(at).cast_signed());
+        let later = |at: usize| if is_first { 0 } else { number(at) };
         let mark = Self {
-            sequence: u64::from_be_bytes(eight(8)),
-            flushed_index: LogIndex(u64::from_be_bytes(eight(16))),
-            flushed_offset: Offset(i64::from_be_bytes(eight(24))),
-            start: Offset(i64::from_be_bytes(eight(32))),
-            trimmed_index: LogIndex(u64::from_be_bytes(eight(40))),
-            trimmed_term: Term(u64::from_be_bytes(eight(48))),
+            sequence: number(8),
+            flushed_index: LogIndex(number(16)),
+            flushed_offset: offset(24),
+            start: offset(32),
+            trimmed_index: LogIndex(number(40)),
+            trimmed_term: Term(number(48)),
+            committed_index: LogIndex(number(if is_first { 16 } else { 56 })),
+            committed_offset: offset(if is_first { 24 } else { 64 }),
+            seeded_index: LogIndex(later(72)),
+            repair_term: Term(later(80)),
         };
-        (known && mark.start.0 >= 0 && mark.flushed_offset.0 >= 0).then_some(mark)
+        let sane = mark.start.0 >= 0
+            && mark.flushed_offset.0 >= 0
+            && (0..=mark.flushed_offset.0).contains(&mark.committed_offset.0)
+            && mark.committed_index <= mark.flushed_index;
+        sane.then_some(mark)
     }
 }
 

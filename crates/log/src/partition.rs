@@ -4,49 +4,68 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
-use base::disk::{Disk, DiskError, DiskFile};
+use base::disk::{Disk, DiskFile};
 use base::{LogIndex, NodeId, Offset, Term, Tick, Timestamp, TopicPartition};
-use quorum::{Group, GroupConfig, GroupKey, HardState, Payload, Ready, Role};
+use quorum::{Group, GroupConfig, GroupKey, HardState, Members, Message, Ready, Role};
 
-use crate::file::LogFile;
-use crate::flush::{FlushDone, FlushJob, HardStates, SideFile, disk_error};
-use crate::frame::NoteKind;
-use crate::limits::{
-    CHECKPOINT_BYTES, CHECKPOINT_BYTES_MIN, CHECKPOINT_MS, EXPIRY_MS, MARK_SYNC_BYTES, PRODUCER_SNAPSHOTS,
-    UNCOMMITTED_BYTES_MAX,
-};
+use crate::flush::HardStates;
+use crate::limits::{CHECKPOINT_BYTES_MIN, CHECKPOINT_MS, COMMIT_MARK_MS, EXPIRY_MS, UNCOMMITTED_BYTES_MAX};
+use crate::lost::{AckedRanges, LostFound};
 use crate::mark::{Mark, Slot};
-use crate::producers::{Producers, SnapshotPlace};
+use crate::producers::Producers;
 use crate::reader::Shared;
-use crate::recovery::{Recovered, Recovery, recover, snapshot_name};
+use crate::recovery::{Asker, Recovered, Recovery, recover};
+use crate::roster::Roster;
 use crate::storage::{LogStorage, Now, WriteFault};
-use crate::{AppendError, OpenError, PartitionConfig, Reader, Seats, Stopped};
+use crate::{AppendError, OpenError, PartitionConfig, Reader, Seats, Stopped, damage, lost};
 
 mod append;
+mod commit;
+mod flushing;
 mod replication;
 mod retention;
 
 pub use append::Appended;
-pub use replication::{Acked, LostBatch, LostFound, PartitionStatus};
+pub use replication::PartitionStatus;
 pub use retention::Trimmed;
+
+use commit::Unpersisted;
+use flushing::Flushing;
+use replication::Cutting;
 
 /// A partition, for its one owner. See the crate's documentation for the order of calls.
 pub struct Partition {
     id: TopicPartition,
+    node: NodeId,
     config: PartitionConfig,
     group: Group<LogStorage>,
     hard: HardStates,
     /// The hard state was put and no flush job has taken it yet.
     hard_dirty: bool,
     producers: Producers,
+    /// Batches below are accounted for in `producers`, also those that are still to come from the leader.
+    producers_from: Offset,
     producers_expired: Tick,
     /// Entries not committed: their index and the offset after them.
     pending: VecDeque<(LogIndex, Offset)>,
-    /// A ready whose entries could not be written for lack of room.
+    /// A ready whose entries could not be written: for lack of room, or because others have to go first.
     stalled: Option<Ready>,
-    /// The last ready that was written, and the last one that is durable.
+    /// What has to go for it.
+    cutting: Option<Cutting>,
+    /// The snapshot of the stalled ready, once it is in place.
+    installed: Option<LogIndex>,
+    /// Readies that were written and are not known to be durable, oldest first.
+    unpersisted: VecDeque<Unpersisted>,
+    /// The last ready that was written, and the last that is durable.
     ready: u64,
     persisted: u64,
+    /// To be sent.
+    messages: Vec<Message>,
+    acked: AckedRanges,
+    /// From here on records were replaced.
+    replaced: Option<Offset>,
+    lost: VecDeque<LostFound>,
+    lost_dropped: u64,
     /// When the owner last said what time it is.
     now: Now,
     mark: Mark,
@@ -57,28 +76,21 @@ pub struct Partition {
     mark_in_doubt: bool,
     /// The mark speaks of a new start that is not durable.
     mark_dirty: bool,
+    /// More is committed than the mark says; it need not be synced.
+    mark_behind: bool,
+    mark_written: Tick,
+    /// The roster changed and no flush job has taken it yet.
+    members_dirty: bool,
     bytes_since_mark_sync: u64,
     bytes_since_checkpoint: u64,
     checkpointed: Tick,
-    /// Paths of producer snapshots, oldest first.
-    snapshots: VecDeque<String>,
     removals: Vec<String>,
+    /// Damaged files that were moved aside, until all of it has been fetched again.
+    set_aside: Vec<String>,
     retention_floor: Option<Offset>,
     /// The flush job that is out.
     flushing: Option<Flushing>,
     stopped: Option<Stopped>,
-}
-
-struct Flushing {
-    bytes: u64,
-    checkpoint: Option<Checkpoint>,
-}
-
-/// What to take back if there was no room for a checkpoint.
-struct Checkpoint {
-    unindexed: Vec<Arc<LogFile>>,
-    snapshot: String,
-    retired: Vec<String>,
 }
 
 /// Names the group of a partition among the node's hard states.
@@ -116,28 +128,72 @@ impl Partition {
         wall: Timestamp,
     ) -> Result<(Self, Recovery), OpenError> {
         let dir: Arc<str> = dir.into();
-        let voted = hard.lock().unwrap_or_else(PoisonError::into_inner).get(group_key(id));
-        let recovered = recover(&disk, &dir, &config, voted.is_some(), wall)?;
-        let Recovered { files, unindexed, end, last_term, mark, producers, snapshots, recovery, .. } = recovered;
+        let now = Now { tick: now, wall };
+        disk.create_dir_all(&dir)?;
+        let mut roster = load_roster(disk.as_ref(), &dir, node, &seats)?;
+        let key = group_key(id);
+        let mut voted = hard.lock().unwrap_or_else(PoisonError::into_inner).get(key);
+        let asker = |written_before| Asker { node, roster: &roster, written_before, wall };
+        let found = if !roster.is_sole_voter(node) && damage::is_declared(disk.as_ref(), &dir)? {
+            let reason = "the log was found not to be what it must be".to_owned();
+            Err(OpenError::Corrupt { path: dir.to_string(), position: 0, reason })
+        } else {
+            recover(&disk, &dir, &config, &asker(voted.is_some()))
+        };
+        let recovered = match found {
+            Err(error) if damage::is_repairable(&error) && !roster.is_sole_voter(node) => {
+                voted = Some(damage::set_aside(disk.as_ref(), &dir, &hard, key)?);
+                let mut recovered = recover(&disk, &dir, &config, &asker(true))?;
+                recovered.recovery.findings.push(format!(
+                    "{error}; what is left was moved to {dir}/{}, and everything is fetched from the other replicas \
+                     again; until then this replica has no vote",
+                    damage::FOLDER
+                ));
+                recovered
+            }
+            recovered => recovered?,
+        };
+        roster.forget_above(LogIndex(recovered.commit.index.0 - 1));
+        Self::begin(id, config, node, &dir, disk, hard, roster, voted, recovered, now)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the second half of open")]
+    fn begin(
+        id: TopicPartition,
+        config: PartitionConfig,
+        node: NodeId,
+        dir: &Arc<str>,
+        disk: Arc<dyn Disk>,
+        hard: HardStates,
+        roster: Roster,
+        voted: Option<HardState>,
+        recovered: Recovered,
+        now: Now,
+    ) -> Result<(Self, Recovery), OpenError> {
+        let Recovered { files, unindexed, end, last_term, mark, commit, mut recovery, .. } = recovered;
         // A vote reaches the disk before the entries of its term, but a power loss may keep entries that
         // were never flushed and lose the vote: nothing of that term was acknowledged.
         let hard_state = match voted {
             Some(voted) if voted.term >= last_term => voted,
             _ => HardState { term: last_term, vote: None, commit: LogIndex::ZERO },
         };
+        let (lost, unreadable) = lost::list(disk.as_ref(), dir)?;
+        recovery.findings.extend(unreadable.iter().map(|path| format!("{path} cannot be read; it is left as it is")));
+        let set_aside = damage::list(disk.as_ref(), dir)?;
         let list: Vec<_> = files.iter().cloned().collect();
-        let shared = Arc::new(Shared::new(&list, mark.start, end.offset, hard_state.term));
+        let shared = Arc::new(Shared::new(&list, mark.start, commit.offset, end.offset, hard_state.term));
         let storage = LogStorage {
-            node,
-            seats,
             disk,
-            dir,
+            dir: Arc::clone(dir),
             shared,
+            roster,
             files,
             active: false,
-            active_since: now,
+            active_since: now.tick,
             end,
             last_term,
+            commit,
+            snapshots: recovered.snapshots,
             trimmed: (mark.trimmed_index, mark.trimmed_term),
             hard_state,
             dirty: Vec::new(),
@@ -146,89 +202,52 @@ impl Partition {
             checkpoint_due: !unindexed.is_empty(),
             unindexed,
         };
+        let unusable = |error: String| OpenError::Group(error);
+        let pending = storage.undecided().map_err(|error| unusable(format!("{error:?}")))?;
         let group =
             GroupConfig { uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX, ..GroupConfig::standard(node, seed(id)) };
-        let group = Group::open(group, storage).map_err(|error| OpenError::Group(error.to_string()))?;
+        let group = Group::open(group, storage).map_err(|error| unusable(error.to_string()))?;
         let partition = Self {
             id,
+            node,
             config,
             group,
             hard,
             hard_dirty: false,
-            producers,
-            producers_expired: now,
-            pending: VecDeque::new(),
+            producers: recovered.producers,
+            producers_from: recovered.producers_from,
+            producers_expired: now.tick,
+            pending,
             stalled: None,
+            cutting: None,
+            installed: None,
+            unpersisted: VecDeque::new(),
             ready: 0,
             persisted: 0,
-            now: Now { tick: now, wall },
+            messages: Vec::new(),
+            acked: AckedRanges::unknown_below(end.offset),
+            replaced: None,
+            lost_dropped: lost.iter().map(|found| found.dropped_batches).max().unwrap_or(0),
+            lost: lost.into(),
+            now,
             mark,
             mark_file: recovered.mark_file,
             mark_slot: recovered.mark_slot,
             mark_in_doubt: recovered.mark_in_doubt,
             mark_dirty: false,
+            mark_behind: false,
+            mark_written: now.tick,
+            members_dirty: false,
             bytes_since_mark_sync: 0,
             bytes_since_checkpoint: 0,
-            checkpointed: now,
-            snapshots,
+            checkpointed: now.tick,
             removals: Vec::new(),
+            set_aside,
             retention_floor: None,
             flushing: None,
             stopped: None,
         };
         Ok((partition, recovery))
-    }
-
-    /// What has to reach the disk now, to be run on a thread that may block; then [`Partition::flushed`].
-    /// `None` if there is nothing, or a job is out already: one at a time. Call it after appends, and after
-    /// [`Partition::trim`] and [`Partition::delete_before`].
-    pub fn flush_job(&mut self) -> Option<FlushJob> {
-        if self.flushing.is_some() || self.stopped.is_some() {
-            return None;
-        }
-        // On a full disk the group's own entry waits for the next try; any other fault stops the partition.
-        if self.pump().is_err() && self.stopped.is_some() {
-            return None;
-        }
-        let storage = self.group.storage();
-        if storage.dirty.is_empty() && !self.hard_dirty && !self.mark_dirty && self.removals.is_empty() {
-            return None;
-        }
-        let bytes = storage.dirty_bytes;
-        let checkpoint = storage.checkpoint_due || self.bytes_since_checkpoint + bytes >= CHECKPOINT_BYTES;
-        self.job(bytes, checkpoint)
-    }
-
-    /// Takes what a flush job gave. Returns the committed offset.
-    ///
-    /// # Errors
-    /// The disk failed to sync or write: the partition takes no write any more, reads go on.
-    pub fn flushed(&mut self, done: Result<FlushDone, DiskError>) -> Result<Offset, Stopped> {
-        let Some(flushing) = self.flushing.take() else { return Ok(self.committed()) };
-        let done = match done {
-            Ok(done) => done,
-            Err(error) => return Err(self.stop(error.to_string())),
-        };
-        self.bytes_since_mark_sync = if done.mark_synced { 0 } else { self.bytes_since_mark_sync + flushing.bytes };
-        if done.mark_synced {
-            self.mark_slot = self.mark_slot.other();
-        }
-        self.bytes_since_checkpoint += flushing.bytes;
-        self.mark_dirty |= !done.mark_written;
-        self.removals.extend(done.removals_left);
-        if let Some(checkpoint) = flushing.checkpoint {
-            // Without room for it, the next one is due after as many bytes again.
-            self.bytes_since_checkpoint = 0;
-            if !done.side_files_written {
-                self.group.storage_mut().unindexed.extend(checkpoint.unindexed);
-                self.snapshots.retain(|path| *path != checkpoint.snapshot);
-                self.snapshots.extend(checkpoint.retired);
-                self.snapshots.make_contiguous().sort();
-            }
-        }
-        self.persisted = self.persisted.max(done.ready);
-        self.take_committed()?;
-        Ok(self.committed())
     }
 
     /// The high watermark: the first offset that is not committed.
@@ -253,6 +272,12 @@ impl Partition {
     #[must_use]
     pub fn term(&self) -> Term {
         self.group.term()
+    }
+
+    /// Who the members are, as far as is decided here.
+    #[must_use]
+    pub fn members(&self) -> &Members {
+        self.storage().roster.members()
     }
 
     #[must_use]
@@ -281,10 +306,18 @@ impl Partition {
         self.config = config;
     }
 
-    /// To be called every `tick_ms` of the group, and a flush job to be asked for after it: closes a file that is
-    /// old, makes a checkpoint due, forgets silent producers.
+    /// To be called every `tick_ms` of the group, and after it [`Partition::take_messages`] and, if
+    /// [`Partition::needs_flush`], a flush job: elections, heartbeats, and rare work.
     pub fn tick(&mut self, now: Tick, wall: Timestamp) {
         self.now = Now { tick: now, wall };
+        if self.stopped.is_some() {
+            return;
+        }
+        let alone = self.is_alone();
+        // A sole voter needs no clock, and would only be elected for nothing. A damaged replica asks for no vote.
+        if !alone && self.stalled.is_none() && !self.is_damaged() {
+            self.group.tick(now);
+        }
         let storage = self.group.storage_mut();
         let filled = storage.active && storage.files.back().is_some_and(|file| file.len_bytes() > 0);
         if filled && now.since(storage.active_since) >= self.config.file_age_ms_max {
@@ -299,226 +332,65 @@ impl Partition {
             self.producers_expired = now;
             self.producers.expire(wall, self.config.producer_expiry_ms);
         }
-        // The group is not ticked: a sole voter needs no clock, and would only be elected for nothing.
-    }
-
-    /// Flushes and leaves a mark, so that the next open reads nothing. Blocks.
-    ///
-    /// # Errors
-    /// The disk failed; the next open recovers.
-    pub fn close(mut self) -> Result<(), DiskError> {
-        if let Some(stopped) = &self.stopped {
-            return Err(DiskError::Io { path: self.storage().dir.to_string(), cause: stopped.reason.clone() });
+        let decided = LogIndex(self.storage().commit.index.0 - 1);
+        if !alone && self.mark.committed_index < decided && now.since(self.mark_written) >= COMMIT_MARK_MS {
+            self.mark_behind = true;
         }
-        if let Some(flushing) = self.flushing.take() {
-            // The job that is out may not have run: its files are synced here again.
-            let storage = self.group.storage_mut();
-            storage.unindexed.extend(flushing.checkpoint.into_iter().flat_map(|checkpoint| checkpoint.unindexed));
-            storage.dirty = storage.files.iter().cloned().collect();
-            storage.new_names = true;
-            self.hard_dirty = true;
-        }
-        let last_index = LogIndex(self.storage().end.index.0 - 1);
-        let written = self.bytes_since_checkpoint + self.bytes_since_mark_sync + self.storage().dirty_bytes;
-        let idle = self.mark.flushed_index == last_index && written == 0 && self.removals.is_empty();
-        if idle && !self.mark_dirty && self.storage().unindexed.is_empty() {
-            return Ok(());
-        }
-        let bytes = self.storage().dirty_bytes;
-        self.bytes_since_mark_sync = MARK_SYNC_BYTES;
-        self.job(bytes, true).map_or(Ok(()), |job| job.run().map(|_| ()))
     }
 
     pub(crate) fn storage(&self) -> &LogStorage {
         self.group.storage()
     }
 
-    fn check_running(&self) -> Result<(), Stopped> {
-        self.stopped.clone().map_or(Ok(()), Err)
-    }
-
-    fn check_group(&mut self) -> Result<(), Stopped> {
-        match self.group.fault().map(ToString::to_string) {
-            Some(fault) => Err(self.stop(fault)),
-            None => self.check_running(),
-        }
-    }
-
-    /// From here on nothing is written.
-    fn stop(&mut self, reason: String) -> Stopped {
-        self.stopped.get_or_insert(Stopped { reason }).clone()
-    }
-
     /// Becomes leader, if it is not. A sole voter elects itself; its first entry starts a new file.
     fn lead(&mut self) -> Result<(), AppendError> {
-        if self.stalled.is_some() {
-            self.pump()?;
-        }
+        self.pump()?;
         if self.storage().files.is_empty() && std::mem::take(&mut self.mark_in_doubt) {
-            // The process that created the mark may have died before it was durable; it must be before
-            // there is a log file.
-            let storage = self.group.storage();
-            let synced = self.mark_file.sync().and_then(|()| storage.disk.sync_dir(&storage.dir));
-            self.fit(synced.map_err(|error| WriteFault::Broken(error.to_string())))?;
+            self.settle_mark()?;
         }
-        if self.group.role() != Role::Leader {
+        if self.is_alone() && self.group.role() != Role::Leader && self.stalled.is_none() {
             self.group.campaign();
             self.pump()?;
             self.check_group()?;
         }
-        Ok(())
+        if self.role() == Role::Leader { Ok(()) } else { Err(AppendError::NotLeader { leader: self.leader() }) }
     }
 
-    /// Does what the group asks for, until it asks for nothing.
-    fn pump(&mut self) -> Result<(), AppendError> {
-        while let Some(ready) = self.stalled.take().or_else(|| self.group.ready()) {
-            if let Err(fault) = self.obey(&ready) {
-                if fault == WriteFault::Full {
-                    self.stalled = Some(ready);
-                }
-                return self.fit(Err(fault));
-            }
-        }
-        Ok(())
+    /// The process that created the mark may have died before it was durable; it must be before there is a
+    /// log file.
+    fn settle_mark(&mut self) -> Result<(), AppendError> {
+        let storage = self.group.storage();
+        let synced = self.mark_file.sync().and_then(|()| storage.disk.sync_dir(&storage.dir));
+        self.fit(synced.map_err(|error| WriteFault::Broken(error.to_string())))
     }
 
-    fn obey(&mut self, ready: &Ready) -> Result<(), WriteFault> {
-        let now = self.now;
-        let voted = self.storage().hard_state;
-        if let Some(state) = ready.hard_state.filter(|state| (state.term, state.vote) != (voted.term, voted.vote)) {
-            let put = self.hard.lock().unwrap_or_else(PoisonError::into_inner).put(group_key(self.id), state);
-            put.map_err(|error| match disk_error(error) {
-                DiskError::Full { .. } => WriteFault::Full,
-                error => WriteFault::Broken(error.to_string()),
-            })?;
-            self.hard_dirty = true;
-            let storage = self.group.storage_mut();
-            storage.hard_state = state;
-            storage.shared.set_term(state.term);
-        }
-        for entry in &ready.entries {
-            if entry.index < self.storage().end.index {
-                // Written before it was proposed.
-                continue;
-            }
-            let kind = match &entry.payload {
-                Payload::Empty => NoteKind::Empty,
-                Payload::Membership(_) => NoteKind::Membership,
-                Payload::Data(_) => return Err(WriteFault::Broken(format!("entry {} was never written", entry.index))),
-            };
-            let payload = entry.payload.bytes();
-            self.group.storage_mut().write_note(kind, payload, entry.term, now, &self.config)?;
-            self.pending.push_back((entry.index, self.storage().end.offset));
-        }
-        self.group.written(ready.number);
-        self.ready = ready.number;
-        if let Some(last) = ready.committed.last() {
-            self.group.applied(last.index);
-        }
-        Ok(())
+    fn is_alone(&self) -> bool {
+        self.storage().roster.is_alone(self.node)
     }
 
-    /// Tells the group what is durable, and takes note of what is committed with it.
-    fn take_committed(&mut self) -> Result<(), Stopped> {
-        self.check_running()?;
-        if self.stalled.is_none() {
-            self.group.persisted(self.persisted);
-            let commit = self.group.commit_index();
-            let mut committed = None;
-            while let Some((_, next)) = self.pending.pop_front_if(|(index, _)| *index <= commit) {
-                committed = Some(next);
-            }
-            if let Some(committed) = committed {
-                self.storage().shared.set_committed(committed);
-            }
-        }
-        // Full is tried again at the next flush.
-        let _stopped_is_seen_below = self.pump();
-        self.check_group()
+    /// This disk lost what it had promised to keep, and does not have all of it again.
+    fn is_damaged(&self) -> bool {
+        self.mark.repair_term != Term::ZERO
     }
 
     fn fit(&mut self, result: Result<(), WriteFault>) -> Result<(), AppendError> {
         result.map_err(|fault| match fault {
             WriteFault::Full => AppendError::DiskFull,
+            WriteFault::Wait => AppendError::NotLeader { leader: self.leader() },
             WriteFault::Broken(reason) => AppendError::Stopped(self.stop(reason)),
         })
     }
+}
 
-    /// A job for everything written so far. `None` if a file cannot be opened.
-    fn job(&mut self, bytes: u64, checkpoint: bool) -> Option<FlushJob> {
-        let storage = self.group.storage_mut();
-        let handles: Result<Vec<_>, _> = storage.dirty.iter().map(|file| file.handle()).collect();
-        let files = match handles {
-            Ok(files) => files,
-            Err(error) => {
-                self.stop(error.to_string());
-                return None;
-            }
-        };
-        storage.dirty.clear();
-        storage.dirty_bytes = 0;
-        let removals = std::mem::take(&mut self.removals);
-        let mark = Mark {
-            sequence: self.mark.sequence + 1,
-            flushed_index: LogIndex(storage.end.index.0 - 1),
-            flushed_offset: storage.end.offset,
-            start: storage.shared.start(),
-            trimmed_index: storage.trimmed.0,
-            trimmed_term: storage.trimmed.1,
-        };
-        let names = std::mem::take(&mut storage.new_names);
-        let unindexed = if checkpoint { std::mem::take(&mut storage.unindexed) } else { Vec::new() };
-        let (disk, dir) = (Arc::clone(&storage.disk), Arc::clone(&storage.dir));
-        if checkpoint {
-            storage.checkpoint_due = false;
-            storage.unindexed.extend(storage.files.back().filter(|_| storage.active).cloned());
-        }
-        let mark_sync = checkpoint
-            || self.mark_dirty
-            || !removals.is_empty()
-            || self.bytes_since_mark_sync + bytes >= MARK_SYNC_BYTES;
-        let mut job = FlushJob {
-            disk,
-            dir,
-            hard: std::mem::take(&mut self.hard_dirty).then(|| Arc::clone(&self.hard)),
-            files,
-            names,
-            mark_file: Arc::clone(&self.mark_file),
-            mark,
-            mark_slot: self.mark_slot,
-            mark_in_doubt: std::mem::take(&mut self.mark_in_doubt),
-            mark_sync,
-            side_files: Vec::new(),
-            removals,
-            retired: Vec::new(),
-            ready: self.ready,
-        };
-        // One number is left for a second write.
-        self.mark = Mark { sequence: mark.sequence + 1, ..mark };
-        self.mark_dirty = false;
-        let checkpoint = checkpoint.then(|| self.checkpoint(&mut job, unindexed));
-        self.flushing = Some(Flushing { bytes, checkpoint });
-        Some(job)
+fn load_roster(disk: &dyn Disk, dir: &str, node: NodeId, seats: &Seats) -> Result<Roster, OpenError> {
+    let Some((roster, is_stored)) = Roster::load(disk, dir, node, seats)? else {
+        let path = format!("{dir}/{}", crate::roster::MEMBERS_NAME);
+        return Err(OpenError::Corrupt { path, position: 0, reason: "the list of members is damaged".to_owned() });
+    };
+    if !is_stored && !roster.is_alone(node) {
+        roster.save(disk, dir)?;
     }
-
-    /// Adds what spares the next open from reading the log: producers first, indexes after them.
-    fn checkpoint(&mut self, job: &mut FlushJob, mut unindexed: Vec<Arc<LogFile>>) -> Checkpoint {
-        let place = SnapshotPlace { next_offset: job.mark.flushed_offset, last_index: job.mark.flushed_index };
-        let snapshot = format!("{}/{}", job.dir, snapshot_name(place));
-        job.side_files.push(SideFile { path: snapshot.clone(), content: self.producers.encode(place) });
-        unindexed.sort_by_key(|file| file.name);
-        unindexed.dedup_by_key(|file| file.name);
-        for file in unindexed.iter().filter(|file| file.len_bytes() > 0) {
-            let content = file.encode_index();
-            job.side_files.extend(content.map(|content| SideFile { path: file.index_path(), content }));
-        }
-        self.snapshots.retain(|known| *known != snapshot);
-        self.snapshots.push_back(snapshot.clone());
-        let surplus = self.snapshots.len().saturating_sub(PRODUCER_SNAPSHOTS);
-        let retired: Vec<String> = self.snapshots.drain(..surplus).collect();
-        job.retired.clone_from(&retired);
-        Checkpoint { unindexed, snapshot, retired }
-    }
+    Ok(roster)
 }
 
 impl fmt::Debug for Partition {

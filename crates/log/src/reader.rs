@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use base::batch::{BatchError, BatchHeader};
 use base::disk::DiskError;
@@ -45,17 +45,35 @@ pub(crate) struct Shared {
     committed: AtomicI64,
     end: AtomicI64,
     term: AtomicU64,
+    corrupt_reads: AtomicU64,
+    corrupt_reason: Mutex<String>,
 }
 
 impl Shared {
-    pub fn new(files: &[Arc<LogFile>], start: Offset, end: Offset, term: Term) -> Self {
+    pub fn new(files: &[Arc<LogFile>], start: Offset, committed: Offset, end: Offset, term: Term) -> Self {
         Self {
             files: RwLock::new(files.into()),
             start: AtomicI64::new(start.0),
-            committed: AtomicI64::new(end.0),
+            committed: AtomicI64::new(committed.0),
             end: AtomicI64::new(end.0),
             term: AtomicU64::new(term.0),
+            corrupt_reads: AtomicU64::new(0),
+            corrupt_reason: Mutex::default(),
         }
+    }
+
+    /// Counts damage that a reader met, for the owner.
+    fn note_corrupt(&self, error: ReadError) -> ReadError {
+        if let ReadError::Corrupt { .. } = &error {
+            *self.corrupt_reason.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
+            self.corrupt_reads.fetch_add(1, Ordering::AcqRel);
+        }
+        error
+    }
+
+    pub fn take_corrupt_reads(&self) -> Option<(u64, String)> {
+        let count = self.corrupt_reads.swap(0, Ordering::AcqRel);
+        (count > 0).then(|| (count, self.corrupt_reason.lock().unwrap_or_else(PoisonError::into_inner).clone()))
     }
 
     pub fn files(&self) -> Arc<[Arc<LogFile>]> {
@@ -134,7 +152,9 @@ impl Reader {
                     Err(ReadError::Disk(DiskError::NotFound { .. })) if from < self.start() => {
                         return Err(self.out_of_range(from));
                     }
-                    Err(error) => return Err(error),
+                    // Another leader's records take its place, or will.
+                    Err(_) if from >= self.end() => return Err(self.out_of_range(from)),
+                    Err(error) => return Err(self.shared.note_corrupt(error)),
                 }
             }
         }
@@ -151,7 +171,7 @@ impl Reader {
             match self.search(file, time, committed) {
                 Ok(None) => {}
                 Err(ReadError::Disk(DiskError::NotFound { .. })) if file.next_offset() <= self.start() => {}
-                found => return found,
+                found => return found.map_err(|error| self.shared.note_corrupt(error)),
             }
         }
         Ok(None)

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use base::disk::{Disk, DiskError, DiskFile};
-use base::{LogIndex, Offset, Term, Timestamp};
+use base::{LogIndex, NodeId, Offset, Term, Timestamp};
 
 use crate::file::{FileName, LogFile, path_of, read_index_file, read_index_summary};
 use crate::frame::{Frame, FrameError, Place};
@@ -15,6 +15,7 @@ use crate::index::{SparseIndex, Summary};
 use crate::limits::{PRODUCERS_FILE_BYTES_MAX, SCAN_BYTES};
 use crate::mark::{MARK_NAME, Mark, Slot};
 use crate::producers::{Producers, SnapshotPlace};
+use crate::roster::Roster;
 use crate::scan::{ScanError, Scanner};
 use crate::{OpenError, PartitionConfig};
 
@@ -42,41 +43,61 @@ pub(crate) struct Recovered {
     pub mark_slot: Slot,
     /// The mark found may be in the page cache only.
     pub mark_in_doubt: bool,
+    /// Where the last entry known to be committed ends.
+    pub commit: Place,
     pub producers: Producers,
-    /// Paths of producer snapshots, oldest first.
-    pub snapshots: VecDeque<String>,
+    /// Batches below are in `producers` already, whether they are in the log yet or not.
+    pub producers_from: Offset,
+    /// Producer snapshots, oldest first.
+    pub snapshots: Vec<SnapshotPlace>,
     pub recovery: Recovery,
 }
 
-/// Opens the log in `dir`, or creates it. `written_before` says that the group has voted, so that a log
-/// that is not there is a loss.
+/// Who asks.
+pub(crate) struct Asker<'a> {
+    pub node: NodeId,
+    pub roster: &'a Roster,
+    /// The group has voted, so that a log that is not there is a loss.
+    pub written_before: bool,
+    pub wall: Timestamp,
+}
+
+/// Opens the log in `dir`, or creates it.
 pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     dir: &Arc<str>,
     config: &PartitionConfig,
-    written_before: bool,
-    wall: Timestamp,
+    asker: &Asker<'_>,
 ) -> Result<Recovered, OpenError> {
-    disk.create_dir_all(dir)?;
     let names = Names::list(disk.as_ref(), dir)?;
+    let missing =
+        |what: &str| OpenError::Corrupt { path: format!("{dir}/{MARK_NAME}"), position: 0, reason: what.into() };
     let (mark_file, mark, slot) = match names.open_mark(disk.as_ref(), dir)? {
         Some((file, Some((mark, slot)))) => (file, Some(mark), slot.other()),
+        // What this replica promised to others stood in the mark.
+        _ if !names.logs.is_empty() && !asker.is_sole_voter() => return Err(missing("missing or damaged")),
         _ if !names.logs.is_empty() => (disk_open_or_create(disk.as_ref(), dir)?, None, Slot::A),
-        _ if written_before => return Err(OpenError::Missing { dir: dir.to_string() }),
-        _ => (Mark::create(disk.as_ref(), dir)?, Some(Mark::NEW), Slot::B),
+        _ if asker.written_before => return Err(OpenError::Missing { dir: dir.to_string() }),
+        _ => (Mark::NEW.create(disk.as_ref(), dir)?, Some(Mark::NEW), Slot::B),
     };
-    let mut walk = Walk::new(Arc::clone(disk), Arc::clone(dir), config, mark, wall);
+    let mut walk = Walk::new(Arc::clone(disk), Arc::clone(dir), config, mark, asker);
     walk.load_producers(&names)?;
     walk.files(&names)?;
     walk.settle(&names, mark_file, slot)
+}
+
+impl Asker<'_> {
+    fn is_sole_voter(&self) -> bool {
+        self.roster.is_sole_voter(self.node)
+    }
 }
 
 /// What lies in a partition's folder.
 struct Names {
     /// By rising index, then term.
     logs: Vec<FileName>,
-    /// Snapshots of producers: last index and file name, oldest first.
-    snapshots: Vec<(LogIndex, String)>,
+    /// Snapshots of producers, oldest first.
+    snapshots: Vec<SnapshotPlace>,
     /// Left-overs.
     rubbish: Vec<String>,
     has_mark: bool,
@@ -90,15 +111,15 @@ impl Names {
             let name = entry.name.as_str();
             if let Some(log) = FileName::parse(name) {
                 names.logs.push(log);
-            } else if let Some(index) = snapshot_index(name) {
-                names.snapshots.push((index, name.to_owned()));
+            } else if let Some(place) = snapshot_place(name) {
+                names.snapshots.push(place);
             } else if name.ends_with(".tmp") {
                 names.rubbish.push(name.to_owned());
             }
             names.has_mark |= name == MARK_NAME;
         }
         names.logs.sort_unstable();
-        names.snapshots.sort();
+        names.snapshots.sort_unstable_by_key(|place| place.last_index);
         let logs = &names.logs;
         let orphan = |name: &&str| {
             let log = name.strip_suffix(".idx").and_then(|stem| FileName::parse(&format!("{stem}.log")));
@@ -126,10 +147,27 @@ pub(crate) fn snapshot_name(place: SnapshotPlace) -> String {
     format!("{:020}-{:020}.producers", place.next_offset.0, place.last_index.0)
 }
 
-fn snapshot_index(name: &str) -> Option<LogIndex> {
+fn snapshot_place(name: &str) -> Option<SnapshotPlace> {
     let (offset, index) = name.strip_suffix(".producers")?.split_once('-')?;
     let digits = |part: &str| part.len() == 20 && part.bytes().all(|byte| byte.is_ascii_digit());
-    (digits(offset) && digits(index)).then(|| index.parse().ok().map(LogIndex))?
+    let place = |offset: i64, index| SnapshotPlace { next_offset: Offset(offset), last_index: LogIndex(index) };
+    (digits(offset) && digits(index)).then(|| Some(place(offset.parse().ok()?, index.parse().ok()?)))?
+}
+
+/// The producers as a snapshot has them; `None` if it is not there or damaged.
+pub(crate) fn read_snapshot(disk: &dyn Disk, dir: &str, place: SnapshotPlace) -> Result<Option<Producers>, DiskError> {
+    let file = match disk.open(&format!("{dir}/{}", snapshot_name(place))) {
+        Ok(file) => file,
+        Err(DiskError::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let len = file.len_bytes();
+    if len > PRODUCERS_FILE_BYTES_MAX {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    let read = file.read_at(0, &mut bytes)?;
+    Ok(Producers::decode(&bytes[..read]).filter(|(_, found)| *found == place).map(|(producers, _)| producers))
 }
 
 fn disk_open_or_create(disk: &dyn Disk, dir: &str) -> Result<Arc<dyn DiskFile>, DiskError> {
@@ -145,7 +183,7 @@ struct Walk<'a> {
     disk: Arc<dyn Disk>,
     dir: Arc<str>,
     config: &'a PartitionConfig,
-    wall: Timestamp,
+    asker: &'a Asker<'a>,
     mark: Option<Mark>,
     /// Everything up to here was durable: damage there is refused.
     flushed: LogIndex,
@@ -169,14 +207,14 @@ impl<'a> Walk<'a> {
         dir: Arc<str>,
         config: &'a PartitionConfig,
         mark: Option<Mark>,
-        wall: Timestamp,
+        asker: &'a Asker<'a>,
     ) -> Self {
         let known = mark.unwrap_or(Mark::NEW);
         Self {
             disk,
             dir,
             config,
-            wall,
+            asker,
             mark,
             flushed: if mark.is_some() { known.flushed_index } else { LogIndex(u64::MAX) },
             files: VecDeque::new(),
@@ -191,28 +229,28 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Starts from the newest snapshot of producers that is whole and below the mark.
+    /// Starts from the newest snapshot of producers that is whole and below the mark, or was a leader's gift.
     fn load_producers(&mut self, names: &Names) -> Result<(), DiskError> {
-        for (_, name) in names.snapshots.iter().rev().filter(|(index, _)| *index <= self.flushed) {
-            let file = self.disk.open(&format!("{}/{name}", self.dir))?;
-            let len = file.len_bytes();
-            if len > PRODUCERS_FILE_BYTES_MAX {
-                continue;
-            }
-            let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-            let read = file.read_at(0, &mut bytes)?;
-            if let Some((producers, place)) = Producers::decode(&bytes[..read])
-                && snapshot_name(place) == *name
-            {
+        let counts: Vec<_> =
+            names.snapshots.iter().copied().filter(|place| self.counts(*place, self.flushed)).collect();
+        for place in counts.into_iter().rev() {
+            if let Some(producers) = read_snapshot(self.disk.as_ref(), &self.dir, place)? {
                 self.producers = producers;
                 self.producers_from = place.next_offset;
                 return Ok(());
             }
+            let name = snapshot_name(place);
             self.recovery
                 .findings
                 .push(format!("{}/{name} was damaged; an older snapshot and the log stood in", self.dir));
         }
         Ok(())
+    }
+
+    /// True if a snapshot of producers speaks of this log, which is good up to `last`.
+    fn counts(&self, place: SnapshotPlace, last: LogIndex) -> bool {
+        let seeded = self.mark.map_or(LogIndex::ZERO, |mark| mark.seeded_index);
+        place.last_index <= last || place.last_index == seeded
     }
 
     fn files(&mut self, names: &Names) -> Result<(), OpenError> {
@@ -309,7 +347,7 @@ impl<'a> Walk<'a> {
             next_offset: name.base_offset,
             next_index: name.base_index,
             max_timestamp: Timestamp(-1),
-            last_append: self.wall,
+            last_append: self.asker.wall,
         };
         let stored = read_index_file(self.disk.as_ref(), &self.dir, name)?;
         let (index, summary) = stored
@@ -327,7 +365,7 @@ impl<'a> Walk<'a> {
         if let Frame::Batch(header) = frame
             && header.base_offset >= self.producers_from
         {
-            self.producers.record(header, self.wall, self.config.producers_max);
+            self.producers.record(header, self.asker.wall, self.config.producers_max);
         }
     }
 
@@ -362,6 +400,7 @@ impl<'a> Walk<'a> {
         self.refuse_short(names)?;
         let tidied = self.tidy(names, mark_file.as_ref())?;
         let last_index = LogIndex(self.end.index.0 - 1);
+        let commit = self.commit()?;
         let known = self.mark.unwrap_or(Mark::NEW);
         let behind = |file: &&Arc<LogFile>| self.mark.is_none() || file.next_index().0 > self.flushed.0 + 1;
         let unsynced: Vec<_> = self.files.iter().filter(behind).chain(self.cut.iter().map(|(file, _)| file)).collect();
@@ -375,6 +414,10 @@ impl<'a> Walk<'a> {
             start: known.start.clamp(first.map_or(self.end.offset, |file| file.name.base_offset), self.end.offset),
             trimmed_index,
             trimmed_term: if trimmed_index == known.trimmed_index { known.trimmed_term } else { Term::ZERO },
+            committed_index: LogIndex(commit.index.0 - 1),
+            committed_offset: commit.offset,
+            seeded_index: known.seeded_index,
+            repair_term: known.repair_term,
         };
         if write {
             // After SIGKILL these bytes and names may be in the page cache only.
@@ -393,9 +436,11 @@ impl<'a> Walk<'a> {
                 format!("{}/{MARK_NAME} was missing or damaged; the whole log was checked and is good", self.dir);
             self.recovery.findings.push(finding);
         }
-        let snapshots = names.snapshots.iter().filter(|(index, _)| *index <= last_index);
+        let snapshots = names.snapshots.iter().copied().filter(|place| self.counts(*place, last_index));
         Ok(Recovered {
-            snapshots: snapshots.map(|(_, name)| format!("{}/{name}", self.dir)).collect(),
+            snapshots: snapshots.collect(),
+            commit,
+            producers_from: self.producers_from,
             files: self.files,
             unindexed: self.unindexed,
             end: self.end,
@@ -409,9 +454,36 @@ impl<'a> Walk<'a> {
         })
     }
 
+    /// Where the last entry ends that is known to be committed: for a sole voter what is durable is decided, up to
+    /// an entry that may give others a vote; for the others it is what the mark says.
+    fn commit(&self) -> Result<Place, DiskError> {
+        let last = LogIndex(self.end.index.0 - 1);
+        let known = self.mark.unwrap_or(Mark::NEW);
+        let decided = match self.asker.roster.undecided().filter(|undecided| *undecided <= last) {
+            _ if !self.asker.is_sole_voter() => known.committed_index.min(last),
+            Some(undecided) => undecided,
+            None => last,
+        };
+        if decided == last {
+            return Ok(self.end);
+        }
+        if decided == known.committed_index {
+            return Ok(Place { offset: known.committed_offset, index: decided.next() });
+        }
+        let file = self.files.iter().rfind(|file| file.name.base_index <= decided);
+        let place = file.map(|file| file.place_after(decided)).transpose();
+        match place {
+            Ok(place) => Ok(place.unwrap_or(Place { offset: known.committed_offset, index: decided.next() })),
+            Err(ScanError::Disk(error)) => Err(error),
+            Err(ScanError::Bad { position, error }) => {
+                Err(DiskError::Io { path: self.dir.to_string(), cause: format!("byte {position}: {error}") })
+            }
+        }
+    }
+
     /// A log that ends before what was durable is damage. Without a mark the snapshots bear witness.
     fn refuse_short(&self, names: &Names) -> Result<(), OpenError> {
-        let witness = names.snapshots.last().map_or(LogIndex::ZERO, |(index, _)| *index);
+        let witness = names.snapshots.last().map_or(LogIndex::ZERO, |place| place.last_index);
         let durable = if self.mark.is_some() { self.flushed } else { witness };
         let last_index = LogIndex(self.end.index.0 - 1);
         if last_index >= durable {
@@ -430,7 +502,10 @@ impl<'a> Walk<'a> {
             // would be missed.
             mark_file.sync()?;
         }
-        let mut removals: Vec<String> = names.rubbish.iter().map(|name| format!("{}/{name}", self.dir)).collect();
+        let last = LogIndex(self.end.index.0 - 1);
+        let stale = names.snapshots.iter().filter(|place| !self.counts(**place, last)).copied().map(snapshot_name);
+        let rubbish = names.rubbish.iter().cloned().chain(stale);
+        let mut removals: Vec<String> = rubbish.map(|name| format!("{}/{name}", self.dir)).collect();
         for (file, len) in &self.cut {
             file.handle()?.truncate(file.len_bytes())?;
             self.recovery.truncated_bytes += len - file.len_bytes();

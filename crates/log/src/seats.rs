@@ -17,9 +17,4 @@ impl Seats {
     pub fn alone(node: NodeId) -> Self {
         Self { voters: vec![node], learners: Vec::new() }
     }
-
-    /// True if `node` decides alone and nobody follows.
-    pub(crate) fn is_alone(&self, node: NodeId) -> bool {
-        self.voters == [node] && self.learners.is_empty()
-    }
 }

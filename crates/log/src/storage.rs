@@ -1,31 +1,34 @@
 //! The log of a partition as its Raft group sees it: the files, and what is known of where they end.
 //!
 //! What always holds: files join without a gap; one term per file; only the last file may grow, and only
-//! while `active`. The bytes of an entry are written before it is proposed, so that a full disk refuses the
-//! append and the group never holds an entry that cannot be written.
+//! while `active`. On the leader the bytes of an entry are written before it is proposed, so that a full disk
+//! refuses the append; a follower writes what its group hands out, and waits for room with it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use base::disk::{Disk, DiskError};
-use base::{LogIndex, NodeId, Offset, Term, Tick, Timestamp};
+use base::{LogIndex, Offset, Term, Tick, Timestamp};
 use bytes::Bytes;
-use quorum::{Entry, HardState, Initial, Members, Payload, Snapshot, Storage, StorageError};
+use quorum::{Entry, HardState, Initial, Payload, Snapshot, Storage, StorageError};
 
+use crate::PartitionConfig;
+use crate::cut::StartPlace;
 use crate::file::{FileName, LogFile};
 use crate::frame::{Frame, Note, NoteKind, Place};
 use crate::limits::SCAN_BYTES;
+use crate::producers::SnapshotPlace;
 use crate::reader::Shared;
+use crate::recovery::read_snapshot;
+use crate::roster::Roster;
 use crate::scan::{ScanError, Scanner};
-use crate::{PartitionConfig, Seats};
 
 /// See the module.
 pub(crate) struct LogStorage {
-    pub node: NodeId,
-    pub seats: Seats,
     pub disk: Arc<dyn Disk>,
     pub dir: Arc<str>,
     pub shared: Arc<Shared>,
+    pub roster: Roster,
     /// Oldest first.
     pub files: VecDeque<Arc<LogFile>>,
     /// The last file takes appends.
@@ -34,9 +37,13 @@ pub(crate) struct LogStorage {
     /// Where the next entry belongs.
     pub end: Place,
     pub last_term: Term,
+    /// Where the last entry ends that is written here and known to be committed.
+    pub commit: Place,
+    /// Snapshots of producers, oldest first.
+    pub snapshots: Vec<SnapshotPlace>,
     /// The last entry that was removed with its file.
     pub trimmed: (LogIndex, Term),
-    /// Term and vote; the commit index is not kept.
+    /// Term and vote; the commit index is `commit`'s.
     pub hard_state: HardState,
     /// Files with bytes no flush job has taken yet.
     pub dirty: Vec<Arc<LogFile>>,
@@ -53,6 +60,8 @@ pub(crate) struct LogStorage {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum WriteFault {
     Full,
+    /// Something else has to go first.
+    Wait,
     /// The file's content is unknown.
     Broken(String),
 }
@@ -135,6 +144,25 @@ impl LogStorage {
         Ok(())
     }
 
+    /// Writes a frame that a leader gave; `next` is where the one after it belongs.
+    pub fn write_frame(
+        &mut self,
+        frame: &Frame,
+        bytes: &[u8],
+        next: Place,
+        term: Term,
+        now: Now,
+        config: &PartitionConfig,
+    ) -> Result<(), WriteFault> {
+        self.write(bytes, term, next.offset.0 - self.end.offset.0, now, config)?;
+        let max_timestamp = match frame {
+            Frame::Batch(header) => Some(header.max_timestamp),
+            Frame::Note(_) => None,
+        };
+        self.count(&Written { size_bytes: bytes.len(), next, max_timestamp }, term, now, config);
+        Ok(())
+    }
+
     /// The last file, if it may take `bytes` more of `term`; else a new one.
     fn writable(
         &mut self,
@@ -171,10 +199,54 @@ impl LogStorage {
         }
     }
 
-    /// How many of the oldest files may be removed if all below `offset` may.
+    /// How many of the oldest files may be removed if all below `offset` may: none with an undecided entry.
     pub fn removable(&self, offset: Offset) -> usize {
         let closed = self.files.len() - usize::from(self.active);
-        self.files.iter().take(closed).take_while(|file| file.next_offset() <= offset).count()
+        let decided = |file: &&Arc<LogFile>| file.next_index() <= self.commit.index && file.next_offset() <= offset;
+        self.files.iter().take(closed).take_while(decided).count()
+    }
+
+    /// Where the entries after `commit` end.
+    pub fn undecided(&self) -> Result<VecDeque<(LogIndex, Offset)>, ScanError> {
+        let mut places = VecDeque::new();
+        for file in self.files.iter().filter(|file| file.next_index() > self.commit.index) {
+            file.walk(self.commit.index.max(file.name.base_index), |place| {
+                places.push_back((LogIndex(place.index.0 - 1), place.offset));
+            })?;
+        }
+        Ok(places)
+    }
+
+    /// Takes back what lies behind a cut. The files were cut and removed.
+    pub fn cut(&mut self, place: Place, shortened: Option<Arc<LogFile>>) {
+        while self.files.pop_back_if(|file| file.name.base_index >= place.index).is_some() {}
+        if let Some(file) = shortened
+            && let Some(last) = self.files.back_mut()
+        {
+            *last = file;
+        }
+        self.active = false;
+        self.checkpoint_due = true;
+        self.dirty.clear();
+        self.dirty_bytes = 0;
+        self.unindexed.retain(|file| file.next_index() <= place.index);
+        self.unindexed.extend(self.files.back().cloned());
+        self.end = place;
+        self.last_term = self.files.back().map_or(self.trimmed.1, |file| file.name.term);
+        self.publish_files();
+        self.shared.set_end(place.offset);
+    }
+
+    /// A snapshot took the place of the log.
+    pub fn replace(&mut self, index: LogIndex, term: Term, base_offset: Offset, start: Offset) {
+        let place = Place { offset: base_offset, index: index.next() };
+        self.files.clear();
+        self.trimmed = (index, term);
+        self.commit = place;
+        self.shared.set_start(start);
+        self.cut(place, None);
+        self.unindexed.clear();
+        self.shared.set_committed(base_offset);
     }
 
     /// Forgets the oldest `count` files; returns them, to be removed once the mark says so.
@@ -186,6 +258,7 @@ impl LogStorage {
             // Readers see the new start before the files go.
             self.shared.set_start(self.shared.start().max(first));
             self.unindexed.retain(|file| !dropped.iter().any(|gone| Arc::ptr_eq(gone, file)));
+            self.roster.trimmed(self.trimmed.0);
             self.publish_files();
         }
         dropped
@@ -227,11 +300,12 @@ impl LogStorage {
 
 impl Storage for LogStorage {
     fn initial(&self) -> Initial {
-        let last = self.last_index();
-        // One voter: what is durable here is decided. Recovery has synced all there is.
-        let hard_state = HardState { commit: last, ..self.hard_state };
-        let members = Members::new(&self.seats.voters, &self.seats.learners);
-        Initial { hard_state, members, applied: last }
+        let commit = LogIndex(self.commit.index.0 - 1);
+        let hard_state = HardState { commit, ..self.hard_state };
+        // A membership entry that is not known to be in force is handed out again.
+        let undecided = self.roster.undecided().map_or(commit, |index| LogIndex(index.0 - 1));
+        let applied = undecided.max(self.trimmed.0).min(commit);
+        Initial { hard_state, members: self.roster.members().clone(), applied }
     }
 
     fn first_index(&self) -> LogIndex {
@@ -265,9 +339,21 @@ impl Storage for LogStorage {
         })
     }
 
-    /// A partition has no snapshot: a replica that is too far behind gets log files.
+    /// For a replica that needs entries which are trimmed: where the log starts, and the producers as they
+    /// were at some later, committed place. The entries after it follow one by one.
     fn snapshot(&self) -> Result<Snapshot, StorageError> {
-        Err(StorageError::Unavailable)
+        let (index, term) = self.trimmed;
+        let members = self.roster.members_at(index).ok_or(StorageError::Unavailable)?;
+        let committed = |place: &&SnapshotPlace| place.last_index >= index && place.last_index < self.commit.index;
+        let place = self.snapshots.iter().rfind(committed).ok_or(StorageError::Unavailable)?;
+        let producers = read_snapshot(self.disk.as_ref(), &self.dir, *place)
+            .ok()
+            .flatten()
+            .ok_or(StorageError::Unavailable)?
+            .encode(*place);
+        let base_offset = self.files.front().map_or(self.end.offset, |file| file.name.base_offset);
+        let data = StartPlace { base_offset, start: self.shared.start(), producers }.encode();
+        Ok(Snapshot { index, term, members: members.clone(), data })
     }
 }
 
@@ -275,7 +361,10 @@ fn payload_of(frame: &Frame, bytes: &[u8]) -> Payload {
     match frame {
         Frame::Batch(_) => Payload::Data(Bytes::copy_from_slice(bytes)),
         Frame::Note(Note { kind: NoteKind::Empty, .. }) => Payload::Empty,
-        Frame::Note(note) => Payload::Membership(Bytes::copy_from_slice(note.payload(bytes))),
+        Frame::Note(note @ Note { kind: NoteKind::Membership, .. }) => {
+            Payload::Membership(Bytes::copy_from_slice(note.payload(bytes)))
+        }
+        Frame::Note(Note { kind: NoteKind::Start, .. }) => Payload::Data(Bytes::copy_from_slice(bytes)),
     }
 }
 

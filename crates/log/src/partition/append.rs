@@ -5,7 +5,7 @@
 
 use base::batch::{self, BatchError, BatchHeader};
 use base::checksum::crc32c;
-use base::{Offset, Term, Tick, Timestamp};
+use base::{LogIndex, Offset, Term, Tick, Timestamp};
 use bytes::{Bytes, BytesMut};
 use quorum::ProposeError;
 
@@ -108,21 +108,35 @@ impl Partition {
             stamp(&mut bytes, time);
             header.max_timestamp = time;
         }
-        let bytes = bytes.freeze();
-        let span = i64::from(header.last_offset_delta) + 1;
-        let written = self.group.storage_mut().write(&bytes, term, span, now, &self.config);
+        let next = Place { offset: header.next_offset(), index: index.next() };
+        self.write_and_propose(bytes.freeze(), next, Some(header.max_timestamp), term, now)?;
+        self.producers.record(&header, now.wall, self.config.producers_max);
+        Ok((offset, next.offset))
+    }
+
+    /// Writes a frame and proposes it: a frame that the group refuses is taken back. `next` is the place
+    /// after it.
+    pub(super) fn write_and_propose(
+        &mut self,
+        bytes: Bytes,
+        next: Place,
+        max_timestamp: Option<Timestamp>,
+        term: Term,
+        now: Now,
+    ) -> Result<(), AppendError> {
+        let size_bytes = bytes.len();
+        let storage = self.group.storage_mut();
+        let span = next.offset.0 - storage.end.offset.0;
+        let written = storage.write(&bytes, term, span, now, &self.config);
         self.fit(written)?;
         if let Err(error) = self.group.propose(bytes) {
             let taken_back = self.group.storage_mut().take_back();
             self.fit(taken_back)?;
             return Err(self.refused(error));
         }
-        let next = Place { offset: header.next_offset(), index: index.next() };
-        let written = Written { size_bytes: header.size_bytes, next, max_timestamp: Some(header.max_timestamp) };
-        self.group.storage_mut().count(&written, term, now, &self.config);
-        self.pending.push_back((index, next.offset));
-        self.producers.record(&header, now.wall, self.config.producers_max);
-        Ok((offset, next.offset))
+        self.group.storage_mut().count(&Written { size_bytes, next, max_timestamp }, term, now, &self.config);
+        self.pending.push_back((LogIndex(next.index.0 - 1), next.offset));
+        Ok(())
     }
 
     fn refused(&mut self, error: ProposeError) -> AppendError {

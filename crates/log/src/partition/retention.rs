@@ -5,6 +5,7 @@ use base::{Offset, Tick, Timestamp};
 use super::Partition;
 use crate::DeleteError;
 use crate::file::LogFile;
+use crate::frame::{Note, NoteKind, Place};
 use crate::storage::Now;
 
 /// What retention removed.
@@ -42,7 +43,8 @@ impl Partition {
     }
 
     /// Deletes the records below `offset`: they are not read any more, and files that hold nothing else
-    /// are removed. Durable after the next flush. Returns the new start.
+    /// are removed. Returns the new start; it is durable after the next flush. With other replicas it moves
+    /// once a majority has agreed: wait for [`Partition::start`] to reach `offset`.
     ///
     /// # Errors
     /// See [`DeleteError`]: nothing was deleted.
@@ -55,12 +57,23 @@ impl Partition {
         if let Some(floor) = self.retention_floor.filter(|floor| offset > *floor) {
             return Err(DeleteError::Held { floor });
         }
-        if offset > start {
+        if offset > start && !self.is_alone() {
+            self.propose_start(offset)?;
+        } else if offset > start {
             self.storage().shared.set_start(offset);
             self.mark_dirty = true;
             self.remove_oldest(self.storage().removable(offset));
         }
         Ok(self.start())
+    }
+
+    /// Asks the other replicas to delete the records below `offset` too.
+    fn propose_start(&mut self, offset: Offset) -> Result<(), DeleteError> {
+        self.lead().map_err(DeleteError::Append)?;
+        let (now, term, place) = (self.now, self.group.term(), self.storage().end);
+        let bytes = Note::encode(NoteKind::Start, place, term, &offset.0.to_be_bytes());
+        let next = Place { offset: place.offset, index: place.index.next() };
+        self.write_and_propose(bytes, next, None, term, now).map_err(DeleteError::Append)
     }
 
     /// Retention by time lets go of the file that takes appends too, once all in it is old.
@@ -85,8 +98,12 @@ impl Partition {
         wall.0.saturating_sub(newest.0) > i64::try_from(keep_ms).unwrap_or(i64::MAX)
     }
 
-    fn remove_oldest(&mut self, count: usize) -> Trimmed {
-        let dropped = self.group.storage_mut().drop_oldest(count);
+    pub(super) fn remove_oldest(&mut self, count: usize) -> Trimmed {
+        let storage = self.group.storage_mut();
+        let dropped = storage.drop_oldest(count);
+        // A replica that needs what is gone gets the producers of a later place instead.
+        let (trimmed, _) = storage.trimmed;
+        storage.checkpoint_due |= storage.snapshots.last().is_none_or(|place| place.last_index < trimmed);
         let bytes = dropped.iter().map(|file| file.len_bytes()).sum();
         self.removals.extend(dropped.iter().flat_map(|file| [file.path(), file.index_path()]));
         Trimmed { files: dropped.len(), bytes, start: self.start() }

@@ -3,10 +3,10 @@ use std::sync::Mutex;
 use base::batch::Codec;
 use base::disk::memory::MemDisk;
 use base::records::BatchBuilder;
-use base::{PartitionIndex, TopicId, TopicPartition};
+use base::{NodeId, PartitionIndex, TopicId, TopicPartition};
 
 use super::*;
-use crate::Partition;
+use crate::{Partition, Seats};
 
 const NOW: Tick = Tick(1);
 const WALL: Timestamp = Timestamp(1);
@@ -83,5 +83,8 @@ fn what_was_trimmed_is_compacted_and_its_last_term_is_known() {
     assert_eq!(storage.term_of(LogIndex(first.0 - 1)), Ok(Term(2)));
     assert_eq!(storage.term_of(LogIndex(first.0 - 2)), Err(StorageError::Compacted));
     assert_eq!(storage.entries(LogIndex(1), first, 9), Err(StorageError::Compacted));
-    assert_eq!(storage.snapshot(), Err(StorageError::Unavailable));
+    let snapshot = storage.snapshot().unwrap();
+    assert_eq!((snapshot.index, snapshot.term), (LogIndex(16), Term(2)));
+    let place = StartPlace::decode(&snapshot.data).unwrap();
+    assert_eq!((place.base_offset, place.start), (Offset(14), Offset(14)));
 }
