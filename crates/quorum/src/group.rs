@@ -5,19 +5,30 @@ use std::fmt;
 use base::{LogIndex, NodeId, Term, Tick};
 use bytes::Bytes;
 use raft::eraftpb::{self, MessageType};
-use raft::{RawNode, StateRole};
+use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 
+use crate::message::codec::{context_of, is_between_members, sent_ms_of};
 use crate::message::node;
 use crate::storage::{Adapter, from_conf_state, from_raft_entry, from_raft_hard_state, from_raft_snapshot};
 use crate::{
-    Entry, GroupStatus, HardState, Members, MembersError, MembershipError, Message, ProposeError, QuorumError, Ready,
-    Role, Storage, StorageError, TransferError,
+    GroupStatus, HardState, Members, Message, PeerStatus, ProposeError, QuorumError, Ready, Role, Storage, StorageError,
 };
+
+mod check;
+mod election;
+mod membership;
+mod promise;
+
+use check::{check_open, raft_id};
+use promise::{Peers, Promise};
 
 /// Committed entries handed out by one [`Ready`] stop after this many bytes; the next ready goes on.
 const COMMITTED_BYTES_PER_READY_MAX: u64 = 16 << 20;
 /// Entries in one message stop after this many bytes.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+
+/// An append that finds out how far a follower is goes out again after so many heartbeats without an answer.
+const PROBE_AGAIN_HEARTBEATS: u64 = 4;
 
 /// How a group behaves. Who votes is the storage's to say: [`crate::Initial`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,15 +80,25 @@ pub struct Group<S: Storage> {
     vote: (Term, Option<NodeId>),
     /// The ready that carried them, until it is persisted.
     vote_unpersisted: Option<u64>,
+    /// Index of a snapshot handed out, and the ready that carried it, until it is persisted.
+    snapshot_unpersisted: Option<(u64, LogIndex)>,
     /// The latest time the owner gave.
     now: Tick,
+    members: Members,
+    peers: Peers,
+    promise: Promise,
+    /// It was leader when the group was last looked at.
+    led: bool,
+    /// The term in which this leader told another member to take over.
+    handed_over: Option<Term>,
+    ask_again_left: u32,
 }
 
 impl<S: Storage> Group<S> {
     /// Opens a group on what `storage` holds, as a follower (or learner) that has heard of no leader.
     pub fn open(config: GroupConfig, storage: S) -> Result<Self, QuorumError> {
-        let applied = check(&config, &storage)?;
-        let HardState { term, vote, .. } = storage.initial().hard_state;
+        let applied = check_open(&config, &storage)?;
+        let crate::Initial { hard_state: HardState { term, vote, .. }, members, .. } = storage.initial();
         let raft_config = raft::Config {
             id: u64::from(config.node.0),
             election_tick: config.election_ticks as usize,
@@ -96,40 +117,60 @@ impl<S: Storage> Group<S> {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&raft_config, Adapter::new(storage), &logger)
             .map_err(|error| QuorumError::Config(error.to_string()))?;
-        let mut group = Self { node, config, pending: None, vote: (term, vote), vote_unpersisted: None, now: Tick(0) };
+        let silent = term > Term::ZERO && members.sole_voter() != Some(config.node);
+        let promise = if silent { Promise::unknown(&config) } else { Promise::default() };
+        let mut group = Self {
+            node,
+            config,
+            pending: None,
+            vote: (term, vote),
+            vote_unpersisted: None,
+            snapshot_unpersisted: None,
+            now: Tick(0),
+            members,
+            peers: Peers::default(),
+            promise,
+            led: false,
+            handed_over: None,
+            ask_again_left: 0,
+        };
         group.draw_timeout();
         Ok(group)
     }
 
-    /// Asks for votes now instead of waiting for the timeout. A sole voter does this once, at its start.
-    pub fn campaign(&mut self) {
-        self.assert_no_pending();
-        if self.fault().is_none() {
-            // The only error is a full log, and a campaign writes none.
-            let _always_taken = self.node.campaign();
-            self.draw_timeout();
-        }
-    }
-
-    /// One tick has passed; it is `now`.
-    pub fn tick(&mut self, now: Tick) {
-        self.now = self.now.max(now);
-        self.assert_no_pending();
-        if self.fault().is_none() {
-            self.node.tick();
-            self.draw_timeout();
-        }
-    }
-
     /// Takes a message from another member. An error means that it was dropped.
     pub fn step(&mut self, now: Tick, message: Message) -> Result<(), QuorumError> {
-        self.now = self.now.max(now);
+        self.advance(now);
         self.assert_no_pending();
         self.check_running()?;
         self.check_message(&message)?;
         let from = message.from();
-        let outcome = self.node.step(message.0);
-        self.draw_timeout();
+        self.peers.heard(from, self.now);
+        if self.refuses_vote(&message) {
+            return Ok(());
+        }
+        let mut m = message.0;
+        let (kind, current) = (m.get_msg_type(), m.term >= self.node.raft.term);
+        if kind == MessageType::MsgHeartbeatResponse {
+            let sent = sent_ms_of(&m.take_context()).map(Tick);
+            if self.node.raft.state == StateRole::Leader && m.term == self.node.raft.term {
+                // No answer to what was not asked yet.
+                self.peers.acked(from, self.term(), sent.unwrap_or_default().min(self.now));
+            }
+        }
+        if kind == MessageType::MsgHeartbeatResponse && self.waits_for_probe(from) {
+            self.react();
+            return Ok(());
+        }
+        let outcome = self.node.step(m);
+        if matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot) && current {
+            self.heard_leader();
+        }
+        if kind == MessageType::MsgSnapshot {
+            self.members = from_conf_state(&self.node.raft.prs().conf().to_conf_state());
+            self.peers.retain(&self.members);
+        }
+        self.react();
         outcome.map_err(|error| QuorumError::BadMessage { from, what: error.to_string() })
     }
 
@@ -138,12 +179,7 @@ impl<S: Storage> Group<S> {
     pub fn propose(&mut self, data: Bytes) -> Result<(Term, LogIndex), ProposeError> {
         assert!(!data.is_empty(), "a proposal carries at least one byte: an empty entry is a leader's first");
         self.assert_no_pending();
-        if let Some(fault) = self.fault() {
-            return Err(ProposeError::Stopped(fault.clone()));
-        }
-        if self.node.raft.state != StateRole::Leader || self.node.raft.lead_transferee.is_some() {
-            return Err(ProposeError::NotLeader { leader: self.leader().filter(|leader| *leader != self.config.node) });
-        }
+        self.check_leads()?;
         let entry = eraftpb::Entry { data, ..eraftpb::Entry::default() };
         let message = eraftpb::Message {
             msg_type: MessageType::MsgPropose,
@@ -188,6 +224,11 @@ impl<S: Storage> Group<S> {
         self.assert_no_pending();
         self.vote_unpersisted = self.vote_unpersisted.filter(|carrier| *carrier > number);
         self.node.on_persist_ready(number);
+        if let Some((_, index)) = self.snapshot_unpersisted.take_if(|(carrier, _)| *carrier <= number)
+            && self.node.raft.raft_log.applied() < index.0
+        {
+            self.node.advance_apply_to(index.0);
+        }
     }
 
     /// The committed entries up to `index` have taken effect.
@@ -224,74 +265,59 @@ impl<S: Storage> Group<S> {
     }
 
     /// True while no other node can have been elected, so that what is written here may be acknowledged
-    /// before it is committed. A sole voter that leads always may. With more voters the answer is `false`:
-    /// the lease measured from heartbeats comes with replication.
+    /// before it is committed: a majority answered heartbeats that were sent less than `lease_ms` ago, and
+    /// promised with it to elect nobody for longer than that. A sole voter that leads always may.
     #[must_use]
-    pub fn lease_valid(&self, _now: Tick) -> bool {
-        self.role() == Role::Leader && self.node.raft.prs().is_singleton()
+    pub fn lease_valid(&self, now: Tick) -> bool {
+        self.lease_left_ms(now) > 0
     }
 
-    /// Proposes other members; returns where the entry stands. Voters change through a joint phase, which the
-    /// leader ends by itself; [`Group::members`] tells.
-    pub fn propose_membership(
-        &mut self,
-        _voters: &[NodeId],
-        _learners: &[NodeId],
-    ) -> Result<(Term, LogIndex), MembershipError> {
-        Err(MembershipError::Pending)
-    }
-
-    /// Makes a committed membership entry so; returns the members from here on. To be called for every
-    /// [`crate::Payload::Membership`] of [`Ready::committed`], in order, before [`Group::applied`] of it.
-    ///
-    /// # Errors
-    /// The entry makes no sense and changes nothing, on every node alike: log it and go on.
-    pub fn apply_membership(&mut self, _entry: &Entry) -> Result<Members, MembersError> {
-        Ok(self.members())
-    }
-
-    /// The members in force here.
-    #[must_use]
-    pub fn members(&self) -> Members {
-        from_conf_state(&self.node.raft.prs().conf().to_conf_state())
-    }
-
-    /// Hands leadership to a voter, as soon as it has the whole log; until then, or for an election timeout,
-    /// nothing can be proposed. The lease ends at once.
-    pub fn transfer_leadership(&mut self, _to: NodeId) -> Result<(), TransferError> {
-        Ok(())
-    }
-
-    /// The connection to the leader is gone: waits no longer than it must before asking for votes.
-    pub fn hint_leader_gone(&mut self, now: Tick) {
-        self.now = self.now.max(now);
+    fn lease_left_ms(&self, now: Tick) -> u64 {
+        let raft = &self.node.raft;
+        let (now, term) = (self.now.max(now), self.term());
+        let handing_over = raft.lead_transferee.is_some() || self.handed_over == Some(term);
+        if raft.state != StateRole::Leader || handing_over {
+            return 0;
+        }
+        let end = self.peers.lease_end(&self.members, &self.config, term, now);
+        end.map_or(0, |end| end.since(now))
     }
 
     /// What was sent to `node` may be lost.
     pub fn report_unreachable(&mut self, node: NodeId) {
         self.assert_no_pending();
-        self.node.report_unreachable(u64::from(node.0));
+        self.node.report_unreachable(raft_id(node));
     }
 
     /// A snapshot sent to `node` arrived there, or did not.
     pub fn report_snapshot(&mut self, node: NodeId, ok: bool) {
         self.assert_no_pending();
-        let status = if ok { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
-        self.node.report_snapshot(u64::from(node.0), status);
+        let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.node.report_snapshot(raft_id(node), status);
     }
 
     /// The group as it stands, for people.
     #[must_use]
     pub fn status(&self) -> GroupStatus {
+        let leads = self.role() == Role::Leader;
+        let peer = |node: NodeId| {
+            let progress = self.node.raft.prs().get(raft_id(node)).filter(|_| leads);
+            PeerStatus {
+                node,
+                matched: LogIndex(progress.map_or(0, |progress| progress.matched)),
+                last_heard: self.peers.get(node).map(|peer| peer.last_heard),
+                paused: progress.is_some_and(raft::Progress::is_paused),
+            }
+        };
         GroupStatus {
             role: self.role(),
             term: self.term(),
             leader: self.leader(),
             commit: self.commit_index(),
             last: LogIndex(self.node.raft.raft_log.last_index()),
-            members: self.members(),
-            peers: Vec::new(),
-            lease_left_ms: 0,
+            members: self.members.clone(),
+            peers: self.members.all().into_iter().filter(|node| *node != self.config.node).map(peer).collect(),
+            lease_left_ms: self.lease_left_ms(self.now),
         }
     }
 
@@ -322,9 +348,11 @@ impl<S: Storage> Group<S> {
         if let Some(last) = committed.last() {
             adapter.forget(last.index);
         }
-        let own = |messages: Vec<eraftpb::Message>| messages.into_iter().map(Message).collect::<Vec<_>>();
-        let mut messages = own(raft_ready.take_messages());
-        let mut messages_after_persist = own(raft_ready.take_persisted_messages());
+        if let Some(snapshot) = &snapshot {
+            self.snapshot_unpersisted = Some((raft_ready.number(), snapshot.index));
+        }
+        let mut messages = self.outgoing(raft_ready.take_messages());
+        let mut messages_after_persist = self.outgoing(raft_ready.take_persisted_messages());
         let hard_state = raft_ready.hs().map(from_raft_hard_state);
         if let Some(HardState { term, vote, .. }) = hard_state.filter(|state| (state.term, state.vote) != self.vote) {
             self.vote = (term, vote);
@@ -334,6 +362,10 @@ impl<S: Storage> Group<S> {
             // A sole voter leads before its vote is durable. Its learners must not hear of a term that a
             // crash would let it use again for other entries.
             messages_after_persist.append(&mut messages);
+        } else {
+            // They promise time and a term, and the term is durable. The leader's lease waits for them.
+            let is_answer = |message: &mut Message| message.0.get_msg_type() == MessageType::MsgHeartbeatResponse;
+            messages.extend(messages_after_persist.extract_if(.., is_answer));
         }
         Ready {
             number: raft_ready.number(),
@@ -347,44 +379,39 @@ impl<S: Storage> Group<S> {
         }
     }
 
-    /// Replaces the timeout that `raft` drew from the thread's generator by one that follows from the seed,
-    /// the node and the term. A collision between two nodes costs one term: the next draws differ.
-    fn draw_timeout(&mut self) {
-        let mixed = mix(self.config.seed ^ mix(u64::from(self.config.node.0)) ^ mix(self.node.raft.term << 32));
-        let ticks = u64::from(self.config.election_ticks);
-        let timeout = ticks + mixed % ticks;
-        let timeout = usize::try_from(timeout).unwrap_or(self.config.election_ticks as usize);
-        self.node.raft.set_randomized_election_timeout(timeout);
+    /// True if an append is on its way to a follower whose log is not known yet. `raft` would send it again at
+    /// every heartbeat, however long the follower's disk takes; here that waits for a few heartbeats.
+    fn waits_for_probe(&mut self, from: NodeId) -> bool {
+        let wait_ms = PROBE_AGAIN_HEARTBEATS * u64::from(self.config.heartbeat_ticks) * self.config.tick_ms;
+        let sent = self.peers.get(from).and_then(|peer| peer.append_sent);
+        let recent = sent.is_some_and(|(term, at)| term == self.term() && self.now.since(at) < wait_ms);
+        let progress = self.node.raft.mut_prs().get_mut(raft_id(from));
+        let probed = progress.filter(|progress| recent && progress.state == ProgressState::Probe && progress.paused);
+        probed.map(|progress| progress.recent_active = true).is_some()
+    }
+
+    /// Stamps heartbeats with the time, and takes note of what else must be remembered.
+    fn outgoing(&mut self, messages: Vec<eraftpb::Message>) -> Vec<Message> {
+        let mut out = Vec::with_capacity(messages.len());
+        for mut m in messages {
+            match m.get_msg_type() {
+                MessageType::MsgHeartbeat => m.context = context_of(self.now.0),
+                MessageType::MsgTimeoutNow => self.handed_over = Some(Term(m.term)),
+                MessageType::MsgAppend => {
+                    if let Some(peer) = self.peers.get_mut(node(m.to)) {
+                        peer.append_sent = Some((Term(m.term), self.now));
+                    }
+                }
+                kind if !is_between_members(kind) => continue,
+                _ => {}
+            }
+            out.push(Message(m));
+        }
+        out
     }
 
     fn check_running(&self) -> Result<(), QuorumError> {
         self.fault().map_or(Ok(()), |fault| Err(QuorumError::Stopped(fault.clone())))
-    }
-
-    /// Refuses what `raft` takes for granted and would abort on.
-    fn check_message(&self, message: &Message) -> Result<(), QuorumError> {
-        let m = &message.0;
-        let bad = |what: &str| Err(QuorumError::BadMessage { from: message.from(), what: what.to_owned() });
-        let own = u64::from(self.config.node.0);
-        if m.to != own || m.from == own || m.from == 0 || m.from > u64::from(u32::MAX) {
-            return bad("it is not for this node");
-        }
-        if m.get_msg_type() == MessageType::MsgPropose {
-            return bad("proposals are not forwarded");
-        }
-        if m.term == 0 {
-            return bad("it has no term");
-        }
-        let gapless = m.entries.iter().zip(m.index + 1..).all(|(entry, index)| entry.index == index);
-        if !gapless || m.entries.iter().any(|entry| entry.term == 0 || entry.term > m.term) {
-            return bad("its entries do not follow one another");
-        }
-        let last = self.node.raft.raft_log.last_index();
-        if m.get_msg_type() == MessageType::MsgHeartbeat && m.term >= self.node.raft.term && m.commit > last {
-            let (commit, last) = (LogIndex(m.commit), LogIndex(last));
-            return Err(QuorumError::LostEntries { from: message.from(), commit, last });
-        }
-        Ok(())
     }
 
     fn assert_no_pending(&self) {
@@ -398,35 +425,6 @@ impl<S: Storage> fmt::Debug for Group<S> {
         let (role, term, commit) = (self.role(), self.term(), self.commit_index());
         write!(f, "Group(node {}, {role:?}, term {term}, committed {commit})", self.config.node)
     }
-}
-
-/// Refuses configurations and storages that `raft` would abort on; returns the applied index.
-fn check<S: Storage>(config: &GroupConfig, storage: &S) -> Result<LogIndex, QuorumError> {
-    let initial = storage.initial();
-    let ticks_ok = config.heartbeat_ticks > 0 && config.election_ticks > config.heartbeat_ticks;
-    if config.node.0 == 0 || !ticks_ok || config.inflight_messages_max == 0 || config.uncommitted_bytes_max == 0 {
-        return Err(QuorumError::Config(format!("node, ticks and bounds must be above zero: {config:?}")));
-    }
-    let promise_ms = u64::from(config.election_ticks - 1) * config.tick_ms;
-    if config.tick_ms == 0 || config.lease_ms.saturating_mul(100) >= promise_ms.saturating_mul(95) {
-        return Err(QuorumError::Config(format!(
-            "a lease of {} ms must stay below 95 % of the {promise_ms} ms that a voter's promise holds",
-            config.lease_ms
-        )));
-    }
-    initial.members.check().map_err(|error| QuorumError::Config(error.to_string()))?;
-    let (first, last) = (storage.first_index(), storage.last_index());
-    let (commit, applied) = (initial.hard_state.commit, initial.applied);
-    if first == LogIndex::ZERO || last.next() < first {
-        return Err(QuorumError::Inconsistent(format!("the log starts at {first} and ends at {last}")));
-    }
-    if commit > last || commit.next() < first {
-        return Err(QuorumError::Inconsistent(format!("{commit} is committed but the log is {first}..={last}")));
-    }
-    if applied > commit || applied.next() < first {
-        return Err(QuorumError::Inconsistent(format!("{applied} applied, {commit} committed, log from {first}")));
-    }
-    Ok(applied)
 }
 
 /// The SplitMix64 finalizer: spreads a number over all bits.

@@ -8,7 +8,10 @@ use raft::eraftpb::{self, MessageType};
 
 use crate::DecodeError;
 
-/// What one member tells another. Opaque: carry it and give it to [`crate::Group::step`] of its receiver.
+pub(crate) mod codec;
+
+/// What one member tells another. Opaque: carry it, as bytes between nodes, and give it to
+/// [`crate::Group::step`] of its receiver.
 #[derive(Clone, PartialEq)]
 pub struct Message(pub(crate) eraftpb::Message);
 
@@ -28,21 +31,34 @@ impl Message {
         Term(self.0.term)
     }
 
+    /// Asks for a vote, or to ask for votes: nothing for a member that has lost entries.
+    #[must_use]
+    pub fn is_vote_request(&self) -> bool {
+        use MessageType::{MsgRequestPreVote, MsgRequestVote, MsgTimeoutNow};
+        matches!(self.0.get_msg_type(), MsgRequestVote | MsgRequestPreVote | MsgTimeoutNow)
+    }
+
     /// Most bytes of an encoded message. Decode refuses more; only a snapshot can be larger.
     pub const BYTES_MAX: usize = 128 << 20;
+
+    /// Carries entries or a snapshot, or belongs in order among those that do. The others are small and urgent.
+    #[must_use]
+    pub fn is_bulk(&self) -> bool {
+        matches!(self.0.get_msg_type(), MessageType::MsgAppend | MessageType::MsgSnapshot)
+    }
 
     /// As it goes over the wire: docs/formats/peer-messages.md.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        unimplemented!()
+        codec::encode(&self.0)
     }
 
     /// Reads what `encode` wrote. Payloads are slices of `bytes`, not copies.
     ///
     /// # Errors
     /// The bytes are no message.
-    pub fn decode(_bytes: Bytes) -> Result<Self, DecodeError> {
-        unimplemented!()
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        codec::decode(bytes).map(Self)
     }
 }
 
@@ -74,6 +90,7 @@ impl fmt::Display for Message {
                 let meta = m.get_snapshot().get_metadata();
                 write!(f, "snapshot term {} at {}/{}", m.term, meta.term, meta.index)
             }
+            MessageType::MsgTimeoutNow => write!(f, "take over term {}", m.term),
             other => write!(f, "{other:?} term {}", m.term),
         }
     }

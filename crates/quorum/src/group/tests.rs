@@ -63,6 +63,7 @@ fn config(node: u32) -> GroupConfig {
         seed: 7,
         uncommitted_bytes_max: 100,
         inflight_messages_max: 16,
+        ..GroupConfig::standard(NodeId(node), 7)
     }
 }
 
@@ -157,7 +158,7 @@ fn a_damaged_log_stops_the_group_and_not_the_program() {
     assert_eq!(group.fault(), Some(&StorageError::Corrupt("bad block".to_owned())));
     let refused = group.propose(Bytes::from_static(b"b")).unwrap_err();
     assert_eq!(refused.to_string(), "the group stopped: the log is damaged: bad block");
-    group.tick();
+    group.tick(Tick(25));
     group.campaign();
     assert!(group.ready().is_none());
 }
@@ -169,9 +170,9 @@ fn configurations_that_make_no_sense_are_refused() {
     let refusal = open(GroupConfig { election_ticks: 2, ..config(1) }, one());
     assert!(refusal.starts_with("group configuration: node, ticks and bounds must be above zero"), "{refusal}");
     let refusal = open(config(1), MemLog::new(&[1, 2], &[2]));
-    assert!(refusal.starts_with("group configuration: voters [NodeId(1), NodeId(2)] and learners"), "{refusal}");
+    assert!(refusal.starts_with("group configuration: voters 1 2, learners 2: a voter is a learner too"), "{refusal}");
     let refusal = open(config(1), MemLog::new(&[], &[]));
-    assert!(refusal.ends_with("none, zero or twice"), "{refusal}");
+    assert!(refusal.ends_with("nobody votes"), "{refusal}");
     let mut log = one();
     log.state.hard_state.commit = LogIndex(3);
     let refusal = open(config(1), log);
@@ -189,11 +190,11 @@ fn a_leader_that_knows_more_committed_than_the_disk_has_is_reported() {
         commit: 9,
         ..eraftpb::Message::default()
     };
-    let refused = group.step(Message(heartbeat.clone())).unwrap_err();
+    let refused = group.step(Tick(0), Message(heartbeat.clone())).unwrap_err();
     let expected = QuorumError::LostEntries { from: NodeId(1), commit: LogIndex(9), last: LogIndex(0) };
     assert_eq!(refused, expected);
     let elsewhere = Message(eraftpb::Message { to: 3, ..heartbeat });
-    let refused = group.step(elsewhere).unwrap_err();
+    let refused = group.step(Tick(0), elsewhere).unwrap_err();
     assert_eq!(refused.to_string(), "message from node 1 dropped: it is not for this node");
 }
 
@@ -205,8 +206,7 @@ fn only_a_sole_voter_has_a_lease_without_asking() {
     let initial = follower.storage().initial();
     let expected = Initial {
         hard_state: HardState::default(),
-        voters: vec![NodeId(1), NodeId(2), NodeId(3)],
-        learners: vec![],
+        members: Members::new(&[NodeId(1), NodeId(2), NodeId(3)], &[]),
         applied: LogIndex(0),
     };
     assert_eq!(initial, expected);

@@ -53,7 +53,7 @@ fn what_was_synced_is_there_again() {
     assert_eq!(said(&journal), before);
     assert!(!recovered.created);
     assert_eq!(recovered.entries, 3);
-    assert_eq!(journal.initial().voters, [NodeId(1)]);
+    assert_eq!(journal.initial().members.voters, [NodeId(1)]);
     assert_eq!(journal.term_of(LogIndex(3)), Ok(Term(2)));
     assert_eq!(journal.term_of(LogIndex(4)), Err(StorageError::Unavailable));
 }
@@ -88,13 +88,13 @@ fn a_snapshot_of_another_history_replaces_the_whole_log() {
     journal.append(&[entry(1, 1, "a"), entry(1, 2, "b"), entry(1, 3, "c")], None).unwrap();
     let voters = vec![NodeId(1), NodeId(2), NodeId(3)];
     let (index, term, data) = (LogIndex(2), Term(4), Bytes::from_static(b"theirs"));
-    let snapshot = Snapshot { index, term, voters: voters.clone(), learners: vec![NodeId(9)], data };
+    let snapshot = Snapshot { index, term, members: Members::new(&voters, &[NodeId(9)]), data };
     journal.install(snapshot.clone()).unwrap();
     let (journal, recovered) = open(&disk.crash()).unwrap();
     assert_eq!(recovered.snapshot, Some(snapshot));
     assert_eq!(journal.last_index(), LogIndex(2));
-    assert_eq!(journal.initial().voters, voters);
-    assert_eq!(journal.initial().learners, [NodeId(9)]);
+    assert_eq!(journal.initial().members.voters, voters);
+    assert_eq!(journal.initial().members.learners, [NodeId(9)]);
     assert_eq!(journal.initial().hard_state.commit, LogIndex(2));
 }
 

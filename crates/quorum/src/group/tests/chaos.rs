@@ -74,7 +74,11 @@ fn play(seed: u64) -> Vec<Bytes> {
 fn one_step(world: &mut World, random: &mut Random, step: usize) {
     let id = u32::try_from(random.below(3) + 1).unwrap();
     match random.below(100) {
-        0..12 => world.nodes.get_mut(&id).unwrap().group.tick(),
+        0..12 => {
+            world.now.0 += 8;
+            let now = world.now;
+            world.nodes.get_mut(&id).unwrap().group.tick(now);
+        }
         12..45 => drop(world.pump(id)),
         45..80 if !world.wire.is_empty() => {
             let at = random.below(world.wire.len());

@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base::{LogIndex, NodeId, Term};
+use base::{LogIndex, NodeId, Term, Tick};
 use bytes::Bytes;
 
 use crate::{
-    Entry, Group, GroupConfig, HardState, Initial, Message, Payload, Ready, Role, Snapshot, Storage, StorageError,
+    Entry, Group, GroupConfig, HardState, Initial, Members, Message, Payload, Ready, Role, Snapshot, Storage,
+    StorageError,
 };
 
 /// What a log holds.
@@ -30,12 +31,11 @@ pub struct MemLog {
 
 impl MemLog {
     pub fn new(voters: &[u32], learners: &[u32]) -> Self {
-        let nodes = |ids: &[u32]| ids.iter().map(|id| NodeId(*id)).collect();
+        let nodes = |ids: &[u32]| ids.iter().map(|id| NodeId(*id)).collect::<Vec<_>>();
         let snapshot = Snapshot {
             index: LogIndex(0),
             term: Term(0),
-            voters: nodes(voters),
-            learners: nodes(learners),
+            members: Members::new(&nodes(voters), &nodes(learners)),
             data: Bytes::new(),
         };
         let state = State { hard_state: HardState::default(), snapshot, entries: Vec::new() };
@@ -82,10 +82,19 @@ impl MemLog {
 
     fn compact(&mut self, index: LogIndex, data: Bytes) {
         let term = self.term_of(index).unwrap();
+        let members = self.members_at(index);
         let dropped = usize::try_from(index.0 - self.state.snapshot.index.0).unwrap();
         self.state.entries.drain(..dropped);
-        self.state.snapshot = Snapshot { index, term, data, ..self.state.snapshot.clone() };
+        self.state.snapshot = Snapshot { index, term, members, data };
         self.sync();
+    }
+
+    fn members_at(&self, index: LogIndex) -> Members {
+        let entries = self.state.entries.iter().take_while(|entry| entry.index <= index);
+        entries.fold(self.state.snapshot.members.clone(), |members, entry| match &entry.payload {
+            Payload::Membership(payload) => members.after(payload).unwrap_or(members),
+            _ => members,
+        })
     }
 
     fn at(&self, index: LogIndex) -> Option<&Entry> {
@@ -96,10 +105,9 @@ impl MemLog {
 
 impl Storage for MemLog {
     fn initial(&self) -> Initial {
-        let Snapshot { voters, learners, .. } = self.state.snapshot.clone();
         let mut hard_state = self.state.hard_state;
         hard_state.commit = hard_state.commit.max(self.state.snapshot.index);
-        Initial { hard_state, voters, learners, applied: self.applied }
+        Initial { hard_state, members: self.state.snapshot.members.clone(), applied: self.applied }
     }
 
     fn first_index(&self) -> LogIndex {
@@ -159,6 +167,7 @@ pub struct World {
     pub nodes: BTreeMap<u32, Node>,
     pub wire: VecDeque<Message>,
     pub lost: BTreeSet<u32>,
+    pub now: Tick,
     trace: Option<Vec<String>>,
 }
 
@@ -185,6 +194,30 @@ impl World {
                 }]
             }
             "ready" => self.ready_text(number(1)),
+            "members" => {
+                let ids = |word: &str| -> Vec<NodeId> {
+                    word.split(',').filter(|id| !id.is_empty()).map(|id| NodeId(id.parse().unwrap())).collect()
+                };
+                let (voters, learners) = (ids(words[2]), ids(words.get(3).unwrap_or(&"")));
+                let group = &mut self.nodes.get_mut(&number(1)).unwrap().group;
+                vec![match group.propose_membership(&voters, &learners) {
+                    Ok((term, index)) => format!("at term {term} index {index}"),
+                    Err(error) => error.to_string(),
+                }]
+            }
+            "transfer" => {
+                let group = &mut self.nodes.get_mut(&number(1)).unwrap().group;
+                group.transfer_leadership(NodeId(number(2))).err().map(|error| error.to_string()).into_iter().collect()
+            }
+            "gone" => {
+                self.nodes.get_mut(&number(1)).unwrap().group.hint_leader_gone(self.now);
+                vec![]
+            }
+            "later" => {
+                self.now.0 += u64::from(number(1));
+                vec![]
+            }
+            "status" => self.status_text(number(1)),
             "sync" => {
                 self.sync(number(1));
                 vec![]
@@ -261,7 +294,8 @@ impl World {
             if let Some(trace) = &mut self.trace {
                 trace.push(message.to_string());
             }
-            let _dropped = self.nodes.get_mut(&message.to().0).unwrap().group.step(message);
+            let message = Message::decode(message.encode()).unwrap();
+            let _dropped = self.nodes.get_mut(&message.to().0).unwrap().group.step(self.now, message);
         }
     }
 
@@ -287,11 +321,24 @@ impl World {
 
     fn run(&mut self, ticks: u32) {
         for _ in 0..ticks {
+            self.now.0 += 25;
             for node in self.nodes.values_mut() {
-                node.group.tick();
+                node.group.tick(self.now);
             }
             self.settle();
         }
+    }
+
+    fn status_text(&self, id: u32) -> Vec<String> {
+        let node = &self.nodes[&id];
+        let status = node.group.status();
+        let mut text = vec![format!("{}; lease {} ms", status.members, status.lease_left_ms)];
+        text.extend(status.peers.iter().map(|peer| {
+            let heard = peer.last_heard.map_or("never".to_owned(), |at| format!("at {at}"));
+            let paused = if peer.paused { ", paused" } else { "" };
+            format!("{}: matched {}, heard {heard}{paused}", peer.node, peer.matched)
+        }));
+        text
     }
 
     fn traced(&mut self, work: impl FnOnce(&mut Self)) -> Vec<String> {
@@ -329,6 +376,7 @@ impl Node {
             seed,
             uncommitted_bytes_max: 1 << 20,
             inflight_messages_max: 16,
+            ..GroupConfig::standard(NodeId(id), seed)
         };
         let group = Group::open(config, log).unwrap();
         Self { group, applied: Vec::new(), unsynced: VecDeque::new(), holds: false }
@@ -341,10 +389,13 @@ impl Node {
             self.applied = vec![(snapshot.index, snapshot.data)];
         }
         for entry in ready.committed {
+            if let Payload::Membership(_) = entry.payload {
+                self.group.apply_membership(&entry).unwrap();
+            }
+            self.group.applied(entry.index);
             if let Payload::Data(data) = entry.payload {
                 self.applied.push((entry.index, data));
             }
-            self.group.applied(entry.index);
         }
         self.unsynced.push_back((ready.number, ready.messages_after_persist));
         ready.messages
