@@ -9,6 +9,7 @@
 //! links/         the user-space links between them that can be cut, delayed, slowed
 //! load/, watch   producers that account for every record; readers that run meanwhile
 //! verdict        what was acknowledged against what is there
+//! play           a cluster for real client libraries, whose leaders are killed in turn
 //! report         rows, summaries, and the record of earlier runs
 //! kill, restart, bench/, server, ledger   one node: kill rounds, restart times, measures
 //! ```
@@ -26,6 +27,7 @@ pub mod kill;
 mod ledger;
 pub mod links;
 pub mod load;
+pub mod play;
 mod random;
 pub mod report;
 pub mod restart;
@@ -60,4 +62,19 @@ pub struct Common {
     /// Do not remove the folder at the end
     #[arg(long, global = true)]
     pub keep: bool,
+}
+
+impl Common {
+    /// The binary that is drilled.
+    ///
+    /// # Errors
+    /// It is not where it was said to be, or nobody said and it is not beside this program.
+    pub fn binary(&self) -> Result<PathBuf, Failure> {
+        let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("seawall")));
+        let binary = self.seawall.clone().or(beside).ok_or("where is the binary? say --seawall PATH")?;
+        if binary.exists() {
+            return Ok(binary);
+        }
+        Err(format!("{} is not there; build it or say --seawall PATH", binary.display()))
+    }
 }

@@ -1,12 +1,11 @@
 //! The binary `drills`: every drill and every bench, for developers. People have `seawall drill`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use drills::report::{self, Row};
-use drills::{Common, Failure, Options, bench, catalogue, kill, print_rows, restart};
+use drills::{Common, Failure, Options, bench, catalogue, kill, play, print_rows, restart};
 
 #[derive(Parser)]
 #[command(about = "drills and benches against real seawall processes")]
@@ -25,6 +24,8 @@ enum Command {
     Run(Run),
     /// What earlier runs gave, a line a drill
     Report(Format),
+    /// A cluster for real client libraries, whose leaders are killed in turn; commanded over stdin
+    Play(play::Options),
     /// SIGKILL at random moments under produce, ingestion, sealing and queries: one node
     Kill(kill::Options),
     /// SIGKILL with many rows on disk, then the time to the first right answer: one node
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
             );
             Ok(())
         }
+        Command::Play(options) => play::run(&cli.common, options),
         Command::Kill(options) => kill::run(&cli.common, options),
         Command::Restart(options) => restart::run(&cli.common, options),
         Command::Bench(options) => bench::run(&cli.common, options),
@@ -100,7 +102,7 @@ fn run(common: &Common, run: &Run) -> Result<(), Failure> {
         repeat: run.repeat,
         seed: run.seed,
         full: run.full,
-        binary: binary(common)?,
+        binary: common.binary()?,
         folder: common.folder.clone().unwrap_or_else(Options::temporary_folder),
         keep: common.keep,
         talk: |text| eprintln!("{text}"),
@@ -119,9 +121,4 @@ fn run(common: &Common, run: &Run) -> Result<(), Failure> {
     }
     let failed = rows.iter().filter(|row| !row.passed).count();
     if failed == 0 { Ok(()) } else { Err(format!("{failed} of {} runs have not passed", rows.len())) }
-}
-
-fn binary(common: &Common) -> Result<PathBuf, Failure> {
-    let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("seawall")));
-    common.seawall.clone().or(beside).ok_or_else(|| "where is the binary? say --seawall PATH".to_owned())
 }

@@ -27,11 +27,7 @@ pub struct Server {
 impl Server {
     /// Chooses ports and a folder; starts nothing.
     pub fn new(common: &Common, settings: &[(&str, &str)]) -> Result<Self, Failure> {
-        let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("seawall")));
-        let binary = common.seawall.clone().or(beside).ok_or("where is the binary? say --seawall PATH")?;
-        if !binary.exists() {
-            return Err(format!("{} is not there; build it or say --seawall PATH", binary.display()));
-        }
+        let binary = common.binary()?;
         let folder = common.folder.clone().unwrap_or_else(|| {
             std::env::temp_dir().join(format!(
                 "seawall-drill-{}-{}",
