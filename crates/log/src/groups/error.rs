@@ -42,6 +42,12 @@ pub enum GroupError {
     /// There is no coordinator to ask, because its log cannot be read or the node is stopping. Retry.
     #[error("the groups are not available: their log cannot be read, or the node is stopping")]
     NotAvailable,
+    /// Another node coordinates: ask who.
+    #[error("another node coordinates the groups")]
+    NotCoordinator,
+    /// This node coordinates since a moment ago and reads what was written before. Retry.
+    #[error("the groups are being loaded")]
+    Loading,
     /// No such group.
     #[error("no such group")]
     NotFound,
