@@ -18,6 +18,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use memchr::memmem::Finder;
+
 mod bits;
 mod pages;
 #[cfg(test)]
@@ -201,6 +203,19 @@ impl ColumnDictionary {
                     set.insert(id);
                 }
             }
+            from = to;
+        }
+        set
+    }
+
+    /// The ids below `len` whose string holds what the finder finds, which is not empty. As [`Self::select`], but
+    /// whole pages are searched at once.
+    pub(crate) fn containing(&self, len: usize, finder: &Finder<'_>) -> IdSet {
+        let mut set = IdSet::new(len);
+        let mut from = 1;
+        while from < len {
+            let to = len.min(from + SELECT_BATCH);
+            self.read().containing(from..to, finder, |id| _ = set.insert(id));
             from = to;
         }
         set

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use memchr::memmem::Finder;
 
 use super::{COLUMN_BYTES_MAX, COLUMN_ENTRIES_MAX, DictionaryFull, STRING_BYTES_MAX};
 
@@ -51,6 +53,24 @@ impl Page {
         let start = place.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
         self.bytes.get(start..end)
     }
+
+    /// Searches the strings of some places as one text; what is found across two strings is not counted.
+    fn containing(&self, places: Range<usize>, finder: &Finder<'_>, mut found: impl FnMut(usize)) {
+        let Some(ends) = self.ends.get(..places.end) else { return };
+        let start = places.start.checked_sub(1).map_or(0, |before| ends.get(before).map_or(0, |end| *end as usize));
+        let text = self.bytes.as_bytes().get(..ends.last().map_or(0, |end| *end as usize)).unwrap_or_default();
+        let mut from = start;
+        while let Some(at) = text.get(from..).and_then(|rest| finder.find(rest)).map(|at| from + at) {
+            let place = ends.partition_point(|end| *end as usize <= at);
+            let Some(end) = ends.get(place).map(|end| *end as usize) else { return };
+            if at + finder.needle().len() <= end {
+                found(place);
+                from = end;
+            } else {
+                from = at + 1;
+            }
+        }
+    }
 }
 
 impl Interner {
@@ -67,6 +87,17 @@ impl Interner {
     pub(crate) fn get(&self, id: u32) -> Option<&str> {
         let at = (id as usize).checked_sub(1)?;
         self.pages.get(at / PAGE_ENTRIES)?.get(at % PAGE_ENTRIES)
+    }
+
+    /// Calls `found` with the ids in a range whose string holds what the finder finds, ascending.
+    pub(super) fn containing(&self, ids: Range<usize>, finder: &Finder<'_>, mut found: impl FnMut(u32)) {
+        let (from, to) = (ids.start.saturating_sub(1), ids.end.saturating_sub(1));
+        let pages = self.pages.iter().enumerate().skip(from / PAGE_ENTRIES);
+        for (number, page) in pages.take_while(|(number, _)| number * PAGE_ENTRIES < to) {
+            let first = number * PAGE_ENTRIES;
+            let places = from.saturating_sub(first)..(to - first).min(page.ends.len());
+            page.containing(places, finder, |place| found(u32::try_from(first + place + 1).unwrap_or(0)));
+        }
     }
 
     pub(crate) fn find(&self, hash: u32, string: &str) -> Option<u32> {

@@ -58,3 +58,26 @@ fn readers_run_beside_a_writer() {
         });
     });
 }
+
+#[test]
+fn a_search_finds_what_is_within_one_string() {
+    let strings: Vec<String> = (0..20_000)
+        .map(|n| match n % 7 {
+            0 => String::new(),
+            1 => format!("ab{n}"),
+            _ => format!("{n}a"),
+        })
+        .collect();
+    let dictionary = ColumnDictionary::default();
+    let ids = dictionary.intern(strings.iter().map(String::as_str)).unwrap();
+    assert_eq!(dictionary.lookup(""), Some(ids[0]));
+    for needle in ["a", "ab", "a1", "99", "9a", "b1999", "nowhere", "0a1"] {
+        let finder = memchr::memmem::Finder::new(needle);
+        for len in [1, 2, 3, 4_096, 4_097, 4_098, dictionary.len() - 1, dictionary.len()] {
+            let found = dictionary.containing(len, &finder);
+            let expected = dictionary.select(len, |string| string.contains(needle));
+            let ids = |set: &IdSet| (0..dictionary.len() as u32).filter(|id| set.contains(*id)).collect::<Vec<_>>();
+            assert_eq!(ids(&found), ids(&expected), "{needle} below {len}");
+        }
+    }
+}

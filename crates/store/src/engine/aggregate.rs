@@ -1,7 +1,7 @@
 //! Grouped aggregation: plan once, run units on any threads, merge, finish.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
@@ -16,6 +16,7 @@ use super::states::{AggregatePlan, GroupOf, Run, State, StateBlock, States, runs
 use super::table::KeyTable;
 use super::units::{self, Unit};
 use crate::segment::bitmap::{Mask, mask_of};
+use crate::segment::column::Data;
 use crate::segment::packing::BLOCK_ROWS;
 use crate::snapshot::TableSnapshot;
 
@@ -41,7 +42,8 @@ pub struct Aggregation {
     views: Vec<Option<View>>,
     leaves: Leaves,
     filter: Node,
-    bound: Vec<Option<SegmentFilter>>,
+    /// By segment, tied to its codes when a thread first works on it.
+    bound: Vec<OnceLock<SegmentFilter>>,
     pub(super) keys: Vec<KeyPlan>,
     pub(super) layout: Layout,
     dense: bool,
@@ -124,7 +126,7 @@ impl Aggregation {
         leaves.settle(&slots, &views);
         states.settle(&views);
         let layout = KeyPlan::lay_out(&mut keys, &slots, &views, &ranges)?;
-        let bound = views.iter().map(|view| view.as_ref().map(|view| leaves.bind(&slots, view))).collect();
+        let bound = views.iter().map(|_| OnceLock::new()).collect();
         let fields = keys.iter().map(KeyPlan::arrow_field).chain(aggregates.iter().map(AggregatePlan::arrow_field));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let rows: usize = views.iter().flatten().map(|view| view.segment.rows()).sum();
@@ -158,6 +160,48 @@ impl Aggregation {
     #[must_use]
     pub fn units(&self, rows_per_unit: usize) -> Vec<Unit> {
         units::cut(&self.views, rows_per_unit)
+    }
+
+    /// Rows that have to be looked at, at most: little where rows are only counted, or one string's rows are wanted.
+    #[must_use]
+    pub fn work_rows(&self, units: &[Unit]) -> usize {
+        if self.counts_rows_only() {
+            return 0;
+        }
+        if !self.leaves.may_be_needle(&self.filter) {
+            return units.iter().map(|unit| unit.rows).fold(0, usize::saturating_add);
+        }
+        let mut last = None;
+        let rows = units.iter().map(|unit| {
+            let Some((view, bound)) = self.view(unit.segment) else { return 0 };
+            match self.leaves.needle(&self.filter, bound, view) {
+                // They are those of the whole segment.
+                Some(_) if last.replace(unit.segment) == Some(unit.segment) => 0,
+                Some(rows) => rows.len().saturating_mul(BLOCK_ROWS).min(view.segment.rows()),
+                None => unit.rows,
+            }
+        });
+        rows.fold(0, usize::saturating_add)
+    }
+
+    /// The ids of a segment's dictionary, if they are all that is asked of it: each of its strings is in a row.
+    fn whole_dictionary<'a>(&self, view: &'a View) -> Option<&'a [u32]> {
+        if !self.keys.is_empty() || !matches!(self.filter, Node::Const(true)) {
+            return None;
+        }
+        match &view.column(self.states.distinct_strings()?)?.data {
+            Data::Codes(codes) => codes.ids(),
+            _ => None,
+        }
+    }
+
+    fn view(&self, segment: usize) -> Option<(&View, &SegmentFilter)> {
+        let view = self.views.get(segment)?.as_ref()?;
+        Some((view, self.bound.get(segment)?.get_or_init(|| self.leaves.bind(&self.slots, view))))
+    }
+
+    fn counts_rows_only(&self) -> bool {
+        self.keys.is_empty() && self.states.plans.is_empty() && matches!(self.filter, Node::Const(true))
     }
 
     /// An empty partial. Use one per thread, not one per unit.
@@ -208,9 +252,20 @@ impl Aggregation {
     /// # Errors
     /// Cancelled, out of memory, or a damaged segment; the partial is of no use then.
     pub fn run(&self, unit: &Unit, partial: &mut Partial) -> Result<(), EngineError> {
-        let view = self.views.get(unit.segment).and_then(Option::as_ref);
-        let bound = self.bound.get(unit.segment).and_then(Option::as_ref);
-        let (Some(view), Some(bound)) = (view, bound) else { return Ok(()) };
+        let Some((view, bound)) = self.view(unit.segment) else { return Ok(()) };
+        if self.counts_rows_only() {
+            partial.rows[0] += i64::try_from(unit.rows).unwrap_or(0);
+            return Ok(());
+        }
+        if let Some(ids) = self.whole_dictionary(view) {
+            partial.rows[0] += i64::try_from(unit.rows).unwrap_or(0);
+            if unit.blocks.start == 0
+                && let ([plan], [state]) = (self.states.plans.as_slice(), partial.states.as_mut_slice())
+            {
+                plan.add_ids(state, ids);
+            }
+            return self.charge(partial);
+        }
         if self.dense && !self.keys.is_empty() && partial.rows.is_empty() {
             self.grow(partial, 1 << self.layout.bits);
             self.charge(partial)?;

@@ -7,6 +7,8 @@ use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
+use memchr::memmem::Finder;
+
 use super::columns::{Slot, SlotId, SlotNames, View};
 use super::error::EngineError;
 use super::query::{Comparison, Filter, LongTest, StringTest, Value};
@@ -63,6 +65,8 @@ struct TextTest {
 enum TextKind {
     In(Vec<Arc<str>>),
     Range(Bound<Arc<str>>, Bound<Arc<str>>),
+    /// Not empty.
+    Contains(Finder<'static>),
     Test(StringTest),
 }
 
@@ -89,6 +93,7 @@ impl TextKind {
                         Bound::Unbounded => true,
                     }
             }
+            Self::Contains(finder) => finder.find(text.as_bytes()).is_some(),
             Self::Test(test) => (test.0)(text),
         }
     }
@@ -178,6 +183,17 @@ impl Leaves {
                     return Err(mismatch(column, ty, "a test of strings"));
                 }
                 self.leaf(slot, negated, Test::Text(TextTest::new(TextKind::Test(test.clone()))))
+            }
+            Filter::Contains { column, text } => {
+                let (slot, ty) = names.slot(column)?;
+                if !matches!(ty, ColumnType::String | ColumnType::Json) {
+                    return Err(mismatch(column, ty, "a search in strings"));
+                }
+                let test = match text.is_empty() {
+                    true => TextKind::Range(Bound::Unbounded, Bound::Unbounded),
+                    false => TextKind::Contains(Finder::new(text.as_bytes()).into_owned()),
+                };
+                self.leaf(slot, negated, Test::Text(TextTest::new(test)))
             }
             Filter::MatchesLong { column, test } => {
                 let (slot, ty) = names.slot(column)?;
@@ -372,6 +388,7 @@ impl TextTest {
                     let ids = values.iter().filter_map(|value| text.dictionary.lookup(value));
                     ids.for_each(|id| _ = set.insert(id));
                 }
+                TextKind::Contains(finder) => set = text.dictionary.containing(text.base as usize, finder),
                 kind => set = text.dictionary.select(text.base as usize, |string| kind.test(string)),
             }
             set

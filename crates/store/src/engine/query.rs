@@ -76,6 +76,11 @@ pub enum Filter {
         column: String,
         test: StringTest,
     },
+    /// Strings that hold this one. A null is unknown.
+    Contains {
+        column: String,
+        text: Arc<str>,
+    },
     /// Any test of one long, timestamp or boolean column. A null is unknown.
     MatchesLong {
         column: String,
@@ -128,7 +133,11 @@ pub enum Function {
     /// Exact number of distinct values that are not null. Int64. Strings, longs, timestamps, booleans.
     CountDistinct(String),
     /// The value at a share of a long's or double's values, from a sketch of accuracy `k` ([`crate::sketch`]). Float64.
-    Quantile { column: String, share: Share, k: u16 },
+    Quantile {
+        column: String,
+        share: Share,
+        k: u16,
+    },
 }
 
 /// An aggregate, its own filter, and the name of its column in the answer.

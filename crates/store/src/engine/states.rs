@@ -14,6 +14,7 @@ use super::table::KeyTable;
 use crate::dictionary::IdSet;
 use crate::schema::ColumnType;
 use crate::segment::bitmap::Mask;
+use crate::segment::column::Data;
 use crate::sketch::{Quantiles, Share};
 
 mod update;
@@ -46,7 +47,12 @@ pub(super) struct StatePlan {
     filter: Option<usize>,
     /// Every selected row has a value, so that a group with rows has one.
     always: bool,
+    /// Least value and number of values there can be, where a quantile's are few enough to count each.
+    domain: Option<(i64, usize)>,
 }
+
+/// Most different values that are counted one by one.
+const DOMAIN_MAX: usize = 1 << 16;
 
 /// How an aggregate of the answer is made from states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,7 +155,7 @@ impl States {
         if let Some(at) = self.plans.iter().position(same) {
             return at;
         }
-        self.plans.push(StatePlan { kind, slot, filter, always: false });
+        self.plans.push(StatePlan { kind, slot, filter, always: false, domain: None });
         self.plans.len() - 1
     }
 
@@ -162,6 +168,9 @@ impl States {
                 Some(Some(column)) => column.nulls == 0,
             };
             plan.always = plan.filter.is_none() && views.iter().flatten().all(full);
+            if let (Kind::QuantilesLong(_), Some(slot)) = (plan.kind, plan.slot) {
+                plan.domain = domain_of(slot, views);
+            }
         }
     }
 
@@ -169,12 +178,21 @@ impl States {
     pub(super) fn longs<'a>(&self, output: Output, rows: &'a [i64], states: &'a [State]) -> Option<&'a [i64]> {
         match output {
             Output::Rows => Some(rows),
+            Output::State(at) if self.plans.get(at)?.counts_rows() => Some(rows),
             Output::State(at) => match states.get(at)? {
                 State::Counts(values) | State::Pairs(_, values) => Some(values),
                 State::Longs(values, _) if self.plans.get(at)?.always => Some(values),
                 _ => None,
             },
             Output::Average(..) | Output::Quantile(..) => None,
+        }
+    }
+
+    /// The one state, if it is the distinct strings of the one group, all rows.
+    pub(super) fn distinct_strings(&self) -> Option<SlotId> {
+        match self.plans.as_slice() {
+            [StatePlan { kind: Kind::DistinctText, slot, filter: None, .. }] => *slot,
+            _ => None,
         }
     }
 
@@ -186,6 +204,29 @@ impl States {
         };
         8 + self.plans.iter().map(bytes).sum::<usize>()
     }
+}
+
+impl StatePlan {
+    /// It is how many rows the group has: every row has a value.
+    fn counts_rows(&self) -> bool {
+        self.kind == Kind::Values && self.always
+    }
+}
+
+/// The least value of a long column and how many there can be, if they are few, and so few rows that 32 bits count them.
+fn domain_of(slot: SlotId, views: &[Option<View>]) -> Option<(i64, usize)> {
+    let rows: usize = views.iter().flatten().map(|view| view.segment.rows()).sum();
+    u32::try_from(rows).ok()?;
+    let columns = views.iter().flatten().filter_map(|view| view.column(slot));
+    let mut range: Option<(i64, i64)> = None;
+    for column in columns {
+        let Data::Longs(longs) = &column.data else { return None };
+        let Some((min, max)) = longs.range() else { continue };
+        range = Some(range.map_or((min, max), |(least, greatest)| (least.min(min), greatest.max(max))));
+    }
+    let (min, max) = range?;
+    let values = usize::try_from(max.checked_sub(min)?).ok()?.checked_add(1)?;
+    (values <= DOMAIN_MAX).then_some((min, values))
 }
 
 fn sum_kind(column: &str, ty: ColumnType) -> Result<(Kind, ColumnType), EngineError> {
@@ -220,6 +261,8 @@ pub(super) enum State {
     Pairs(KeyTable<2>, Vec<i64>),
     /// A sketch of each group, and the memory of all.
     Sketches(Vec<Quantiles>, usize),
+    /// The same exactly, of few values and groups: how often each value is there, group after group.
+    Histograms(Vec<u32>),
 }
 
 /// What a block's rows belong to.
@@ -277,6 +320,7 @@ impl State {
             Self::Sets(sets) => sets.iter().map(|set| set.size_bytes() + size_of::<IdSet>()).sum(),
             Self::Pairs(pairs, counts) => pairs.size_bytes() + counts.capacity() * 8,
             Self::Sketches(sketches, bytes) => sketches.capacity() * size_of::<Quantiles>() + bytes,
+            Self::Histograms(counts) => counts.capacity() * 4,
         }
     }
 
@@ -287,13 +331,24 @@ impl State {
             Self::Longs(values, seen) => (always || seen.contains(group)).then(|| values.get(at).copied())?,
             Self::Ids(ids) => i64::try_from(ids.count()).ok(),
             Self::Sets(sets) => i64::try_from(sets.get(at).map_or(0, IdSet::count)).ok(),
-            Self::Doubles(..) | Self::Sketches(..) => None,
+            Self::Doubles(..) | Self::Sketches(..) | Self::Histograms(_) => None,
         }
     }
 
-    fn quantile(&self, group: u32, share: Share) -> Option<f64> {
-        match self {
-            Self::Sketches(sketches, _) => sketches.get(group as usize)?.quantile(share),
+    fn quantile(&self, group: u32, share: Share, domain: Option<(i64, usize)>) -> Option<f64> {
+        match (self, domain) {
+            (Self::Sketches(sketches, _), _) => sketches.get(group as usize)?.quantile(share),
+            (Self::Histograms(counts), Some((least, values))) => {
+                let counts = counts.get(group as usize * values..(group as usize + 1) * values)?;
+                let all: u64 = counts.iter().map(|count| u64::from(*count)).sum();
+                let wanted = share.rank(all)?;
+                let mut passed = 0;
+                let at = counts.iter().position(|count| {
+                    passed += u64::from(*count);
+                    passed >= wanted
+                });
+                Some(to_double(least.saturating_add(i64::try_from(at?).ok()?)))
+            }
             _ => None,
         }
     }
@@ -336,17 +391,26 @@ impl AggregatePlan {
             Output::State(at) if matches!(states[at], State::Doubles(..)) => AggregateValues::Doubles(
                 groups.iter().map(|group| states[at].double(*group, always(&plans[at], group))).collect(),
             ),
+            Output::State(at) if plans[at].counts_rows() => {
+                AggregateValues::Longs(groups.iter().map(|group| Some(count(group))).collect())
+            }
             Output::State(at) => AggregateValues::Longs(
                 groups.iter().map(|group| states[at].long(*group, always(&plans[at], group))).collect(),
             ),
             Output::Quantile(at, share) => AggregateValues::Doubles(
-                groups.iter().map(|group| states[at].quantile(*group, share)).collect(),
+                groups.iter().map(|group| states[at].quantile(*group, share, plans[at].domain)).collect(),
             ),
             Output::Average(sum, counted) => AggregateValues::Doubles(
                 groups
                     .iter()
                     .map(|group| {
-                        let counted = states[counted].long(*group, true).filter(|counted| *counted > 0)?;
+                        let counted = match plans[counted].counts_rows() {
+                            true => count(group),
+                            false => states[counted].long(*group, true)?,
+                        };
+                        if counted <= 0 {
+                            return None;
+                        }
                         let sum = states[sum].double(*group, always(&plans[sum], group))?;
                         Some(sum / to_double(counted))
                     })

@@ -26,6 +26,21 @@ impl Share {
     pub fn new(share: f64) -> Option<Self> {
         (0.0..=1.0).contains(&share).then_some(Self(share))
     }
+
+    /// Which of `count` values in their order is the one at this share, counted from 1; `None` of nothing. Rounded
+    /// first, so that 0.7 of 10 is the seventh.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a count is a double, within the count"
+    )]
+    pub fn rank(self, count: u64) -> Option<u64> {
+        let rank = self.0 * count as f64;
+        let rank = if count <= 1_000_000 { (rank * 1e7).round() / 1e7 } else { rank };
+        (count > 0).then(|| (rank.ceil() as u64).clamp(1, count))
+    }
 }
 
 // It is never a NaN.
@@ -155,10 +170,7 @@ impl Quantiles {
     /// The least value whose rank is at least the share of all; `None` of nothing.
     #[must_use]
     pub fn quantile(&self, share: Share) -> Option<f64> {
-        if self.count == 0 {
-            return None;
-        }
-        let wanted = rank(share, self.count);
+        let wanted = share.rank(self.count)?;
         if wanted <= 1 {
             return Some(value_of(self.least));
         }
@@ -268,19 +280,6 @@ impl Quantiles {
         sketch.measure();
         rest.is_empty().then_some(sketch)
     }
-}
-
-/// Which of `count` values, counted from 1. Rounded first, so that 0.7 of 10 is the seventh.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a share of a count is a double, within the count"
-)]
-fn rank(share: Share, count: u64) -> u64 {
-    let rank = share.0 * count as f64;
-    let rank = if count <= 1_000_000 { (rank * 1e7).round() / 1e7 } else { rank };
-    (rank.ceil() as u64).clamp(1, count)
 }
 
 /// Both, ascending.

@@ -132,6 +132,18 @@ impl Leaves {
         }
     }
 
+    /// False if [`Self::needle`] finds nothing in any segment.
+    pub(in crate::engine) fn may_be_needle(&self, node: &Node) -> bool {
+        match node {
+            Node::Leaf(at) => {
+                let leaf = &self.0[*at];
+                !leaf.negated && matches!(&leaf.test, Test::Text(TextTest { kind: TextKind::In(_), .. }))
+            }
+            Node::And(nodes) => nodes.iter().any(|node| self.may_be_needle(node)),
+            Node::Const(_) | Node::Or(_) => false,
+        }
+    }
+
     /// The rows of a segment, ascending, when the filter is one needle that postings find; else `None`.
     pub(in crate::engine) fn needle<'a>(
         &self,
@@ -210,11 +222,15 @@ impl Leaf {
         let mut set = vec![0_u8; room.max(codes.entries)];
         let mut any = false;
         if test.eager || !codes.is_sorted() {
-            let ids = test.ids(slot);
-            for (code, passes) in set.iter_mut().enumerate().take(codes.entries).skip(1) {
-                let id = codes.id(u32::try_from(code).unwrap_or(0));
-                *passes = u8::from(ids.contains(id) != self.negated);
+            let passing = test.ids(slot);
+            let mut mark = |passes: &mut u8, id: u32| {
+                *passes = u8::from(passing.contains(id) != self.negated);
                 any |= *passes == 1;
+            };
+            let codes_of = set.iter_mut().take(codes.entries).skip(1);
+            match codes.ids() {
+                Some(ids) => codes_of.zip(ids.iter().skip(1)).for_each(|(passes, id)| mark(passes, *id)),
+                None => codes_of.zip(1..).for_each(|(passes, id)| mark(passes, id)),
             }
         } else {
             let strings = codes.dictionary.strings();

@@ -1,7 +1,7 @@
 //! The loops that bring rows into states, and states into one another.
 
 use super::{GroupOf, Kind, State, StateBlock, StatePlan, to_double};
-use crate::dictionary::IdSet;
+use crate::dictionary::{IdSet, NULL_ID};
 use crate::engine::columns::{Scratch, Selection, Slot, SlotId};
 use crate::engine::error::EngineError;
 use crate::engine::mask;
@@ -13,6 +13,8 @@ use crate::sketch::Quantiles;
 
 /// Sets of ids of all groups together take at most this; beyond, a table of pairs is used.
 const SETS_BYTES_MAX: usize = 64 << 20;
+/// Histograms of all groups together take at most this; beyond, each group has a sketch.
+const HISTOGRAMS_BYTES_MAX: usize = 8 << 20;
 
 impl StatePlan {
     /// An empty state; `groups` is how many there can be at most, where that is known.
@@ -27,8 +29,15 @@ impl StatePlan {
             Kind::DistinctText if groups == Some(1) => State::Ids(IdSet::default()),
             Kind::DistinctText if few => State::Sets(Vec::new()),
             Kind::DistinctText | Kind::DistinctLong => State::Pairs(KeyTable::new(), Vec::new()),
+            Kind::QuantilesLong(_) if self.is_counted(groups) => State::Histograms(Vec::new()),
             Kind::QuantilesLong(_) | Kind::QuantilesDouble(_) => State::Sketches(Vec::new(), 0),
         }
+    }
+
+    /// True if counting each value of each group takes little.
+    fn is_counted(&self, groups: Option<usize>) -> bool {
+        let Some(((_, values), groups)) = self.domain.zip(groups) else { return false };
+        values.saturating_mul(groups).saturating_mul(4) <= HISTOGRAMS_BYTES_MAX
     }
 
     fn first_long(&self) -> i64 {
@@ -60,6 +69,7 @@ impl StatePlan {
                 let (Kind::QuantilesLong(k) | Kind::QuantilesDouble(k)) = self.kind else { return };
                 sketches.resize(groups, Quantiles::new(k));
             }
+            State::Histograms(counts) => counts.resize(groups * self.domain.map_or(0, |(_, values)| values), 0),
             State::Ids(_) => {}
         }
     }
@@ -99,6 +109,9 @@ impl StatePlan {
         at: &StateBlock<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), EngineError> {
+        if self.counts_rows() {
+            return Ok(());
+        }
         let selected = self.filter.map_or(at.selection.mask, |filter| at.filtered[filter]);
         let Some(slot) = self.slot else {
             if let State::Counts(counts) = state {
@@ -133,21 +146,24 @@ impl StatePlan {
                 self.mark(seen, at, &selected);
             }
             (State::Ids(ids), Data::Codes(_) | Data::Plain(_)) => {
-                self.ids(at, slot, scratch, &selected)?.iter().for_each(|id| _ = ids.insert(*id));
+                let mut room = [0; BLOCK_ROWS];
+                self.ids(at, slot, scratch, &selected, &mut room)?.iter().for_each(|id| _ = ids.insert(*id));
             }
             (State::Sets(sets), Data::Codes(_) | Data::Plain(_)) => {
-                let mut ids = self.ids(at, slot, scratch, &selected)?.into_iter();
+                let mut room = [0; BLOCK_ROWS];
+                let mut ids = self.ids(at, slot, scratch, &selected, &mut room)?.iter();
                 each(at, &selected, |group, _| {
                     if let Some(id) = ids.next() {
-                        sets[group].insert(id);
+                        sets[group].insert(*id);
                     }
                 });
             }
             (State::Pairs(pairs, counts), Data::Codes(_) | Data::Plain(_)) => {
-                let mut ids = self.ids(at, slot, scratch, &selected)?.into_iter();
+                let mut room = [0; BLOCK_ROWS];
+                let mut ids = self.ids(at, slot, scratch, &selected, &mut room)?.iter();
                 each(at, &selected, |group, _| {
                     if let Some(id) = ids.next() {
-                        add_pair(pairs, counts, group, u64::from(id));
+                        add_pair(pairs, counts, group, u64::from(*id));
                     }
                 });
             }
@@ -159,6 +175,16 @@ impl StatePlan {
                 let bits = bits.block(at.block);
                 each(at, &selected, |group, row| {
                     add_pair(pairs, counts, group, u64::from(mask::is_set(&bits, row)));
+                });
+            }
+            (State::Histograms(counts), Data::Longs(_)) => {
+                let (least, values) = self.domain.unwrap_or_default();
+                let longs = scratch.longs(column, slot, at.block);
+                each(at, &selected, |group, row| {
+                    let place = usize::try_from(longs[row].wrapping_sub(least)).ok().filter(|place| *place < values);
+                    if let Some(count) = place.and_then(|place| counts.get_mut(group * values + place)) {
+                        *count += 1;
+                    }
                 });
             }
             (State::Sketches(sketches, bytes), Data::Longs(_)) => {
@@ -237,20 +263,31 @@ impl StatePlan {
     }
 
     /// The ids of the selected rows, in their order.
-    fn ids(
+    fn ids<'a>(
         &self,
         at: &StateBlock<'_>,
         slot: SlotId,
         scratch: &mut Scratch,
         selected: &Mask,
-    ) -> Result<Vec<u32>, EngineError> {
+        ids: &'a mut [u32; BLOCK_ROWS],
+    ) -> Result<&'a [u32], EngineError> {
         let text = at.slots[slot.0].text.as_ref();
         let text = text.ok_or_else(|| EngineError::Internal("a text state without ids".to_owned()))?;
+        if *selected == at.selection.mask {
+            scratch.ids(at.view, slot, text, at.block, at.selection, ids)?;
+            return Ok(&ids[..at.selection.count]);
+        }
         let mut rows = Selection::new();
         rows.set(*selected, at.view.block_rows(at.block));
-        let mut ids = [0; BLOCK_ROWS];
-        scratch.ids(at.view, slot, text, at.block, &rows, &mut ids)?;
-        Ok(ids[..rows.count].to_vec())
+        scratch.ids(at.view, slot, text, at.block, &rows, ids)?;
+        Ok(&ids[..rows.count])
+    }
+
+    /// Adds all strings of a segment.
+    pub(in crate::engine) fn add_ids(&self, state: &mut State, ids: &[u32]) {
+        if let State::Ids(set) = state {
+            ids.iter().filter(|id| **id != NULL_ID).for_each(|id| _ = set.insert(*id));
+        }
     }
 
     /// Writes the selected rows' inputs down, in their order, and marks the rows that have one with `flag`.
@@ -293,8 +330,9 @@ impl StatePlan {
                     out.iter_mut().zip(rows).for_each(|(out, row)| *out = value(*row));
                 }
                 (Data::Codes(_) | Data::Plain(_), _) => {
-                    let ids = self.ids(at, slot, scratch, &at.selection.mask)?;
-                    out.iter_mut().zip(&ids).for_each(|(out, id)| *out = u64::from(*id));
+                    let mut room = [0; BLOCK_ROWS];
+                    let ids = self.ids(at, slot, scratch, &at.selection.mask, &mut room)?;
+                    out.iter_mut().zip(ids).for_each(|(out, id)| *out = u64::from(*id));
                 }
             }
         }
@@ -327,7 +365,7 @@ impl StatePlan {
             State::Pairs(pairs, counts) => add_pair(pairs, counts, group, input),
             State::Sketches(sketches, bytes) => add_to_sketch(&mut sketches[group], bytes, f64::from_bits(input)),
             // Only without keys, and then nothing is written down; and only of few groups.
-            State::Ids(_) | State::Sets(_) => {}
+            State::Ids(_) | State::Sets(_) | State::Histograms(_) => {}
         }
     }
 
@@ -346,6 +384,13 @@ impl StatePlan {
             }
             (State::Ids(into), State::Ids(from)) => into.union(from),
             (State::Sets(into), State::Sets(from)) => pairs.for_each(|(a, b)| into[b].union(&from[a])),
+            (State::Histograms(into), State::Histograms(from)) => {
+                let values = self.domain.map_or(0, |(_, values)| values);
+                for (a, b) in pairs {
+                    let from = &from[a * values..(a + 1) * values];
+                    into[b * values..(b + 1) * values].iter_mut().zip(from).for_each(|(into, from)| *into += from);
+                }
+            }
             (State::Sketches(into, bytes), State::Sketches(from, _)) => pairs.for_each(|(a, b)| {
                 let before = into[b].heap_bytes();
                 into[b].merge(&from[a]);

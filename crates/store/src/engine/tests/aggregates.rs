@@ -68,6 +68,10 @@ pub(super) fn filter(random: &mut Random, depth: usize) -> Filter {
         },
         4 if matches!(ty, ColumnType::String | ColumnType::Json) => {
             let digit = random.below(10).to_string();
+            if random.chance(50) {
+                let text = [&digit, "wörd 1", "rd", " 7", "5w", ""][random.below(6)];
+                return Filter::Contains { column, text: Arc::from(text) };
+            }
             Filter::Matches { column, test: StringTest(Arc::new(move |text| text.contains(&digit))) }
         }
         5 if matches!(ty, ColumnType::Long | ColumnType::Timestamp | ColumnType::Boolean) => {

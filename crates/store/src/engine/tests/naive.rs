@@ -61,6 +61,10 @@ pub(super) fn test(filter: &Filter, row: &[Cell]) -> Option<bool> {
             Cell::Text(text) => Some((test.0)(text)),
             _ => None,
         },
+        Filter::Contains { column, text: part } => match cell(column) {
+            Cell::Text(text) => Some(text.contains(&**part)),
+            _ => None,
+        },
         Filter::MatchesLong { column, test } => match cell(column) {
             Cell::Long(value) => Some((test.0)(*value)),
             Cell::Bool(value) => Some((test.0)(i64::from(*value))),

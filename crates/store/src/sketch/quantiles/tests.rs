@@ -39,13 +39,10 @@ fn few_values_are_exact() {
     assert_eq!((1..=10).map(|tenth| at(&ten, f64::from(tenth) / 10.0).unwrap()).sum::<f64>(), 55.0);
     let odd = of([f64::NAN, -0.0, f64::NEG_INFINITY, f64::INFINITY, 0.0, -1.5]);
     assert_eq!(odd.count(), 5);
-    assert_eq!([0.0, 0.2, 0.4, 0.6, 1.0].map(|share| at(&odd, share).unwrap()), [
-        f64::NEG_INFINITY,
-        f64::NEG_INFINITY,
-        -1.5,
-        0.0,
-        f64::INFINITY
-    ]);
+    assert_eq!(
+        [0.0, 0.2, 0.4, 0.6, 1.0].map(|share| at(&odd, share).unwrap()),
+        [f64::NEG_INFINITY, f64::NEG_INFINITY, -1.5, 0.0, f64::INFINITY]
+    );
     assert!(Share::new(1.01).is_none() && Share::new(-0.1).is_none() && Share::new(f64::NAN).is_none());
 }
 
