@@ -6,7 +6,7 @@
 //! cast       casts as Druid does them: no errors, zones, dates
 //! text       search and regular expressions;  json  JSON paths;  show  numbers, addresses and formats
 //! number     rounding, division, bits
-//! array      multi-value helpers, ARRAY_CONCAT_AGG
+//! array      multi-value helpers;  aggregate  ARRAY_CONCAT_AGG;  quantile  APPROX_QUANTILE
 //! ```
 
 mod aggregate;
@@ -15,6 +15,7 @@ mod cast;
 pub mod joda;
 mod json;
 mod number;
+mod quantile;
 mod scalar;
 mod show;
 mod text;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
 pub use cast::{cast_timestamp, cast_varchar};
+pub use quantile::{APPROX_QUANTILE, quantile_of};
 pub use scalar::{Scalar, all_text, answer, array_arg, as_given, returns_boolean, returns_long, returns_text};
 pub use text::compile;
 
@@ -41,7 +43,10 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
 
 /// All aggregate functions of ours.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    vec![Arc::new(AggregateUDF::new_from_impl(aggregate::ArrayConcatAgg::new()))]
+    vec![
+        Arc::new(AggregateUDF::new_from_impl(aggregate::ArrayConcatAgg::new())),
+        Arc::new(AggregateUDF::new_from_impl(quantile::ApproxQuantile::new())),
+    ]
 }
 
 #[cfg(test)]

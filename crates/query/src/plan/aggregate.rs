@@ -15,6 +15,7 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use store::engine::{self, AggregateQuery, Function, Key, KeyKind, LongMap, TimeFloor};
 use store::schema::{ColumnType, TableSchema};
 
+use crate::functions::{APPROX_QUANTILE, quantile_of};
 use crate::table::filter::{all_of, column, floor_of, long_map, to_filter};
 use crate::table::{GroupedTable, SnapshotTable};
 
@@ -53,7 +54,7 @@ fn engine_plan(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
     let Some(query) = query_of(aggregate, &source)? else { return Ok(None) };
     let snapshot = Arc::clone(source.table.snapshot());
     let name = TableReference::bare(format!("{} grouped", snapshot.table));
-    let grouped = match GroupedTable::new(snapshot, query) {
+    let grouped = match GroupedTable::new(snapshot, query, source.table.limits().clone()) {
         Ok(grouped) => grouped,
         Err(store::engine::EngineError::Unsupported(_)) => return Ok(None),
         Err(error) => return Err(crate::table::engine_error(error)),
@@ -228,7 +229,7 @@ fn aggregate_of(expr: &Expr, source: &Source, name: String) -> Option<engine::Ag
         _ => return None,
     };
     let AggregateFunction { func, params } = function;
-    if !params.order_by.is_empty() || params.null_treatment.is_some() || params.args.len() > 1 {
+    if !params.order_by.is_empty() || params.null_treatment.is_some() {
         return None;
     }
     let filter = match &params.filter {
@@ -239,8 +240,22 @@ fn aggregate_of(expr: &Expr, source: &Source, name: String) -> Option<engine::Ag
         Some(arg) => Some(source.over_table(arg.clone())?),
         None => None,
     };
-    let function = function_of(func.name(), params.distinct, arg.as_ref(), source.schema())?;
+    let function = match params.args.as_slice() {
+        [_, share, k] if func.name() == APPROX_QUANTILE && !params.distinct => {
+            quantile(arg.as_ref()?, share, k, source.schema())?
+        }
+        [] | [_] => function_of(func.name(), params.distinct, arg.as_ref(), source.schema())?,
+        _ => return None,
+    };
     Some(engine::Aggregate { name, function, filter })
+}
+
+fn quantile(arg: &Expr, share: &Expr, k: &Expr, schema: &TableSchema) -> Option<Function> {
+    let (Expr::Literal(share, _), Expr::Literal(k, _)) = (share, k) else { return None };
+    // What they are not allowed to be is said where the function runs.
+    let (share, k) = quantile_of(share, k).ok()?;
+    let (column, ty) = column(without_widening(arg), schema)?;
+    matches!(ty, ColumnType::Long | ColumnType::Double).then_some(Function::Quantile { column, share, k })
 }
 
 fn function_of(name: &str, distinct: bool, arg: Option<&Expr>, schema: &TableSchema) -> Option<Function> {

@@ -18,13 +18,14 @@ mod order;
 mod ties;
 mod top;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::common::config::Dialect as NumberDialect;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
+use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::optimizer::Optimizer;
 use datafusion::optimizer::{OptimizerRule, push_down_filter::PushDownFilter};
@@ -35,64 +36,77 @@ use datafusion::sql::sqlparser::ast::{Query, Statement};
 
 pub use memory::{QueryPool, SharedMemory};
 
-use crate::control::CancelHandle;
 use crate::error::QueryError;
 use crate::limits::{BATCH_ROWS, QueryLimits};
 use crate::system::Resolver;
 use errors::from_datafusion;
 
+/// Functions of the planner's own that take the time from it, which here is the time the planner was made. Their twins
+/// of the dialects are written as constants before.
+const CLOCKS: [&str; 3] = ["now", "current_date", "current_time"];
+
 /// Everything about planning that is the same for every query. Made once.
 #[derive(Debug)]
 pub struct Planner {
-    base: SessionState,
+    state: SessionState,
 }
 
 impl Planner {
-    pub fn new() -> Result<Self, QueryError> {
-        let config = SessionConfig::new()
+    pub fn new(limits: &QueryLimits) -> Result<Self, QueryError> {
+        let mut config = SessionConfig::new()
+            .with_target_partitions(limits.threads.max(1))
             .with_create_default_catalog_and_schema(false)
             .with_information_schema(false)
             .with_batch_size(BATCH_ROWS)
             // One partition keeps the order that Druid's windows have (see `order`).
             .with_repartition_windows(false);
-        let mut base = SessionStateBuilder::new()
+        config.options_mut().sql_parser.dialect = NumberDialect::PostgreSQL;
+        let mut state = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
             .with_optimizer_rules(optimizer_rules())
             .with_physical_optimizer_rule(Arc::new(ties::OrderTies))
             .build();
         for function in crate::functions::scalars() {
-            base.register_udf(function).map_err(from_datafusion)?;
+            state.register_udf(function).map_err(from_datafusion)?;
         }
         for function in crate::pg_catalog::functions() {
-            base.register_udf(function).map_err(from_datafusion)?;
+            state.register_udf(function).map_err(from_datafusion)?;
         }
         for function in crate::functions::aggregates() {
-            base.register_udaf(function).map_err(from_datafusion)?;
+            state.register_udaf(function).map_err(from_datafusion)?;
         }
-        Ok(Self { base })
+        for clock in CLOCKS {
+            state.deregister_udf(clock).map_err(from_datafusion)?;
+        }
+        Ok(Self { state })
     }
 
-    /// The state of one query: its memory, its threads, its cancel handle.
-    pub fn session(
-        &self,
-        pool: Arc<dyn MemoryPool>,
-        limits: &QueryLimits,
-        cancel: Arc<CancelHandle>,
-    ) -> Result<SessionState, QueryError> {
+    /// What planning works with. It knows nothing of a single query: a table brings its query's limits along.
+    pub fn state(&self) -> &SessionState {
+        &self.state
+    }
+
+    /// What one query's plan is run with: its memory.
+    pub fn task(&self, pool: Arc<dyn MemoryPool>) -> Result<Arc<TaskContext>, QueryError> {
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(pool)
             .with_disk_manager_builder(disk)
             .build_arc()
             .map_err(from_datafusion)?;
-        let mut config =
-            self.base.config().clone().with_target_partitions(limits.threads.max(1)).with_extension(cancel);
-        config.options_mut().sql_parser.dialect = NumberDialect::PostgreSQL;
-        Ok(SessionStateBuilder::new_from_existing(self.base.clone())
-            .with_config(config)
-            .with_runtime_env(runtime)
-            .build())
+        // A plan has its functions in it; those by name are for plans that come as bytes.
+        let task = TaskContext::new(
+            None,
+            self.state.session_id().to_owned(),
+            self.state.config().clone(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            runtime,
+        );
+        Ok(Arc::new(task))
     }
 }
 

@@ -71,7 +71,7 @@ impl QueryService {
     /// If the function library of this build is broken, which a test of this crate proves it is not.
     #[expect(clippy::expect_used, reason = "a fault of ours at start, before any query")]
     pub fn new(catalog: Arc<dyn Catalog>, limits: QueryLimits) -> Self {
-        let planner = Planner::new().expect("the function library registers");
+        let planner = Planner::new(&limits).expect("the function library registers");
         let inner = Inner {
             catalog,
             planner,

@@ -12,6 +12,7 @@ use datafusion::physical_plan::{displayable, execute_stream};
 use datafusion::sql::sqlparser::ast::Query;
 use futures::{StreamExt, stream};
 use serde_json::json;
+use store::engine::Limits;
 use tokio::time::{Instant, timeout_at};
 
 use super::Inner;
@@ -49,20 +50,21 @@ impl Inner {
         let entry = self.registry.add(query_id.clone(), request.sql.clone(), request.identity.clone(), most)?;
         let deadline = Instant::now() + Duration::from_millis(context.timeout_ms);
         let permit = self.wait_for_slot(&entry, deadline, context.timeout_ms).await?;
-        let state = self.session(Arc::clone(&entry.query.cancel))?;
-        let resolver = self.resolver(request.dialect);
+        let state = self.planner.state();
+        let resolver = self.resolver(request.dialect, &entry.query.cancel);
         let mut query = query;
         statement::bind(&mut query, &request.parameters, context.session.zone)?;
         let guard = Guard::new(entry, permit, deadline, context.timeout_ms);
-        let planning = async { plan_query(&state, &resolver, query, &context) };
+        let planning = async { plan_query(state, &resolver, query, &context) };
         let planned = guard.watch(planning).await??;
         if explain.is_some() {
-            let text = explain_text(&state, &planned.plan).await?;
+            let text = explain_text(state, &planned.plan).await?;
             let (schema, batch) = explain_answer(&text, &resolver, request.dialect)?;
             return Ok(finished(query_id, StatementTag::Explain, schema, batch, context.session.zone));
         }
-        let physical = guard.watch(plan::physical(&state, &planned.plan)).await??;
-        let running = execute_stream(physical, state.task_ctx()).map_err(from_datafusion)?;
+        let physical = guard.watch(plan::physical(state, &planned.plan)).await??;
+        let pool = QueryPool::new(self.limits.query_memory_bytes, Arc::clone(&self.memory));
+        let running = execute_stream(physical, self.planner.task(Arc::new(pool))?).map_err(from_datafusion)?;
         Ok(QueryStream {
             query_id,
             tag: StatementTag::Select,
@@ -92,26 +94,22 @@ impl Inner {
                 return Ok(Description { tag: answer.tag, columns: answer.columns, parameters: vec![] });
             }
         };
-        let state = self.session(Arc::new(CancelHandle::default()))?;
-        let resolver = self.resolver(request.dialect);
+        let state = self.planner.state();
+        let resolver = self.resolver(request.dialect, &CancelHandle::default());
         let declared = |at: usize| parameter_types.get(at).cloned().flatten();
         let parameters: Vec<DataType> = (0..parsed.parameters)
-            .map(|at| declared(at).unwrap_or_else(|| guess_parameter(&state, &resolver, &query, &context, at)))
+            .map(|at| declared(at).unwrap_or_else(|| guess_parameter(state, &resolver, &query, &context, at)))
             .collect();
         let mut query = query;
         let values: Vec<_> = parameters.iter().map(statement::example_of).collect();
         statement::bind(&mut query, &values, context.session.zone)?;
-        let planned = plan_query(&state, &resolver, query, &context)?;
+        let planned = plan_query(state, &resolver, query, &context)?;
         Ok(Description { tag, columns: planned.columns, parameters })
     }
 
-    fn session(&self, cancel: Arc<CancelHandle>) -> Result<SessionState, QueryError> {
-        let pool = Arc::new(QueryPool::new(self.limits.query_memory_bytes, Arc::clone(&self.memory)));
-        self.planner.session(pool, &self.limits, cancel)
-    }
-
-    fn resolver(&self, dialect: Dialect) -> Resolver {
-        Resolver::new(Arc::clone(&self.catalog), dialect, self.registry.list())
+    fn resolver(&self, dialect: Dialect, cancel: &CancelHandle) -> Resolver {
+        let limits = Limits { memory_bytes: self.limits.query_memory_bytes, cancel: cancel.engine() };
+        Resolver::new(Arc::clone(&self.catalog), dialect, self.registry.list(), limits)
     }
 
     async fn wait_for_slot(

@@ -182,11 +182,10 @@ fn aggregate(name: &str, args: &[Expr], function: &mut Function) -> Result<Optio
         }
         "array_agg" | "array_concat_agg" => (name, vec![first()?], None),
         "variance" => ("var_samp", args.to_vec(), None),
-        "approx_quantile" | "approx_quantile_ds" => match args {
-            [value, share, ..] => ("approx_percentile_cont", vec![value.clone(), share.clone()], None),
-            _ => return Err(wrong_arguments(name, "expr, probability")),
+        _ => match super::quantile::arguments(name, args)? {
+            Some(args) => ("approx_quantile", args, None),
+            None => return Ok(None),
         },
-        _ => return Ok(None),
     };
     function.name = ObjectName::from(vec![ident(new_name)]);
     put_args(function, new_args);

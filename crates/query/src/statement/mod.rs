@@ -6,7 +6,7 @@
 //! dialect     how the two dialects are read
 //! names       what result columns are called; duplicate and missing names
 //! rewrite     the walk over the tree: functions, time, casts, intervals
-//! functions   one table of Druid's functions in the planner's words
+//! functions   one table of Druid's functions in the planner's words;  quantile  those for quantiles
 //! time        units, periods, literals
 //! postgres    what psql and drivers write that no one else does
 //! parameters  values for `?` and `$n`
@@ -22,6 +22,7 @@ mod functions;
 mod names;
 mod parameters;
 mod postgres;
+mod quantile;
 mod rewrite;
 mod time;
 mod unnest;

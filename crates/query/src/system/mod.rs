@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use datafusion::common::{DataFusionError, Result, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::TableSource;
+use store::engine::Limits;
 
 pub use rows::{Cell, Rows};
 
@@ -27,12 +28,14 @@ pub struct Resolver {
     pub catalog: Arc<dyn Catalog>,
     pub dialect: Dialect,
     pub running: Vec<QueryInfo>,
+    limits: Limits,
     known: Mutex<BTreeMap<String, Arc<dyn TableSource>>>,
 }
 
 impl Resolver {
-    pub fn new(catalog: Arc<dyn Catalog>, dialect: Dialect, running: Vec<QueryInfo>) -> Self {
-        Self { catalog, dialect, running, known: Mutex::new(BTreeMap::new()) }
+    /// `limits` are what the statement's tables may use.
+    pub fn new(catalog: Arc<dyn Catalog>, dialect: Dialect, running: Vec<QueryInfo>, limits: Limits) -> Self {
+        Self { catalog, dialect, running, limits, known: Mutex::new(BTreeMap::new()) }
     }
 
     /// # Errors
@@ -82,7 +85,7 @@ impl Resolver {
             return Err(DataFusionError::External(Box::new(QueryError::unavailable(cause))));
         }
         let Some(snapshot) = self.catalog.snapshot(table) else { return Ok(None) };
-        let source = provider_as_source(Arc::new(SnapshotTable::new(snapshot)));
+        let source = provider_as_source(Arc::new(SnapshotTable::new(snapshot, self.limits.clone())));
         known.insert(table.to_owned(), Arc::clone(&source));
         Ok(Some(source))
     }

@@ -238,12 +238,24 @@ fn like_filter(like: &Like, schema: &TableSchema) -> Option<Filter> {
         return None;
     }
     let Some(pattern) = pattern.try_as_str()? else { return Some(Filter::Unknown) };
-    let test = like_test(pattern, like.escape_char, like.case_insensitive)?;
-    let matched = Filter::Matches { column, test: StringTest(test) };
+    let matched = match contained(pattern, like.escape_char, like.case_insensitive) {
+        Some(text) => Filter::Contains { column, text: text.into() },
+        None => {
+            let test = like_test(pattern, like.escape_char, like.case_insensitive)?;
+            Filter::Matches { column, test: StringTest(test) }
+        }
+    };
     Some(if like.negated { Filter::Not(Box::new(matched)) } else { matched })
 }
 
 type Test = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// The text of `%text%`.
+fn contained(pattern: &str, escape: Option<char>, fold: bool) -> Option<&str> {
+    let text = pattern.strip_prefix('%')?.strip_suffix('%')?;
+    let plain = !text.contains(['%', '_']) && escape.is_none_or(|escape| !pattern.contains(escape));
+    (!fold && plain && !text.is_empty()).then_some(text)
+}
 
 /// A LIKE pattern as a test: plain string search for the usual forms, else a regular expression.
 fn like_test(pattern: &str, escape: Option<char>, fold: bool) -> Option<Test> {
@@ -295,14 +307,16 @@ fn function_filter(function: &ScalarFunction, schema: &TableSchema) -> Option<Fi
                 return None;
             }
             let needle = text_arg(function, 1)??;
+            if matches!(name, "contains_string" | "contains") {
+                return Some(Filter::Contains { column, text: needle.into() });
+            }
             let test: Test = match name {
                 "icontains_string" => {
                     let needle = needle.to_lowercase();
                     Arc::new(move |value: &str| value.to_lowercase().contains(&needle))
                 }
                 "starts_with" => Arc::new(move |value: &str| value.starts_with(&needle)),
-                "ends_with" => Arc::new(move |value: &str| value.ends_with(&needle)),
-                _ => Arc::new(move |value: &str| value.contains(&needle)),
+                _ => Arc::new(move |value: &str| value.ends_with(&needle)),
             };
             Some(Filter::Matches { column, test: StringTest(test) })
         }

@@ -24,11 +24,15 @@ use futures::{StreamExt, TryStreamExt, stream};
 use store::engine::{AggregateQuery, Aggregation, EngineError, Filter, Limits, OrderBy, OrderTarget, Partial, Unit};
 use store::snapshot::TableSnapshot;
 
-use super::{engine_error, limits};
+use super::engine_error;
 use crate::limits::BATCH_ROWS;
 
 /// Rows of one unit, before any filter.
 const ROWS_PER_UNIT: usize = 256 * 1024;
+/// So few rows are looked at where they are planned: to wake other threads would take longer.
+const ROWS_INLINE_MAX: usize = 64 * 1024;
+/// So many keys fit whatever their segments hold.
+const KEYS_FIT: usize = 7;
 
 /// The answer of an aggregation as a table: keys, then aggregates.
 #[derive(Debug)]
@@ -36,26 +40,33 @@ pub struct GroupedTable {
     snapshot: Arc<TableSnapshot>,
     query: AggregateQuery,
     schema: SchemaRef,
+    limits: Limits,
 }
 
 impl GroupedTable {
     /// # Errors
     /// If the engine cannot do it; the caller then leaves it to DataFusion.
-    pub fn new(snapshot: Arc<TableSnapshot>, query: AggregateQuery) -> Result<Self, EngineError> {
-        let mut outline = query.clone();
-        outline.filter = outline.filter.map(without_tests);
-        for aggregate in &mut outline.aggregates {
-            aggregate.filter = aggregate.filter.take().map(without_tests);
-        }
-        let schema = Aggregation::plan(&snapshot, &outline, &Limits::default())?.schema();
-        Ok(Self { snapshot, query, schema })
+    pub fn new(snapshot: Arc<TableSnapshot>, query: AggregateQuery, limits: Limits) -> Result<Self, EngineError> {
+        // Whether the engine takes it does not depend on the rows, but for very wide keys.
+        let schema = if query.keys.len() <= KEYS_FIT {
+            let empty = TableSnapshot { segments: Vec::new(), ..(*snapshot).clone() };
+            Aggregation::plan(&empty, &query, &limits)?.schema()
+        } else {
+            Aggregation::plan(&snapshot, &query, &limits)?.schema()
+        };
+        Ok(Self { snapshot, query, schema, limits })
     }
 
     /// The same answer in an order, and cut.
     #[must_use]
     pub fn ordered_by(&self, order: Vec<OrderBy>, limit: usize) -> Self {
         let query = AggregateQuery { order, limit: Some(limit), ..self.query.clone() };
-        Self { snapshot: Arc::clone(&self.snapshot), query, schema: Arc::clone(&self.schema) }
+        Self {
+            snapshot: Arc::clone(&self.snapshot),
+            query,
+            schema: Arc::clone(&self.schema),
+            limits: self.limits.clone(),
+        }
     }
 
     /// What the engine is asked.
@@ -107,7 +118,7 @@ impl TableProvider for GroupedTable {
             EmissionType::Final,
             Boundedness::Bounded,
         );
-        let plan = Aggregation::plan(&self.snapshot, &self.query, &limits(state.config(), state.runtime_env()));
+        let plan = Aggregation::plan(&self.snapshot, &self.query, &self.limits);
         Ok(Arc::new(SegmentAggregateExec {
             table: Arc::clone(&self.snapshot.table),
             query: self.query.clone(),
@@ -116,18 +127,6 @@ impl TableProvider for GroupedTable {
             threads: state.config().target_partitions(),
             properties: Arc::new(properties),
         }))
-    }
-}
-
-/// The filter without the tests that the engine would run over whole dictionaries while it plans: enough to see
-/// whether it takes the rest.
-fn without_tests(filter: Filter) -> Filter {
-    match filter {
-        Filter::And(all) => Filter::And(all.into_iter().map(without_tests).collect()),
-        Filter::Or(all) => Filter::Or(all.into_iter().map(without_tests).collect()),
-        Filter::Not(inner) => Filter::Not(Box::new(without_tests(*inner))),
-        Filter::Matches { .. } | Filter::MatchesLong { .. } => Filter::True,
-        other => other,
     }
 }
 
@@ -258,6 +257,9 @@ impl Work {
 }
 
 async fn run(work: Arc<Work>, threads: usize) -> Result<RecordBatch> {
+    if work.plan.work_rows(&work.units) <= ROWS_INLINE_MAX {
+        return work.part().and_then(|partial| work.plan.finish(partial)).map_err(engine_error);
+    }
     let tasks: Vec<_> = (0..threads)
         .map(|_| {
             let work = Arc::clone(&work);

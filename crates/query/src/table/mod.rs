@@ -16,12 +16,7 @@ pub use grouped::{GroupedTable, SegmentAggregateExec};
 pub use provider::{ByTime, SnapshotTable};
 
 use datafusion::common::DataFusionError;
-use datafusion::execution::memory_pool::MemoryLimit;
-use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::prelude::SessionConfig;
 use store::engine::EngineError;
-
-use crate::control::CancelHandle;
 
 /// An engine error on its way through DataFusion.
 pub fn engine_error(error: EngineError) -> DataFusionError {
@@ -32,14 +27,4 @@ pub fn engine_error(error: EngineError) -> DataFusionError {
         EngineError::Corrupt { .. } | EngineError::Cancelled => DataFusionError::Execution(error.to_string()),
         EngineError::Internal(text) => DataFusionError::Internal(text),
     }
-}
-
-/// The engine's limits for the query that a session belongs to.
-pub fn limits(config: &SessionConfig, runtime: &RuntimeEnv) -> store::engine::Limits {
-    let memory_bytes = match runtime.memory_pool.memory_limit() {
-        MemoryLimit::Finite(bytes) => bytes,
-        MemoryLimit::Infinite | MemoryLimit::Unknown => store::engine::MEMORY_BYTES_DEFAULT,
-    };
-    let cancel = config.get_extension::<CancelHandle>().map(|handle| handle.engine()).unwrap_or_default();
-    store::engine::Limits { memory_bytes, cancel }
 }

@@ -8,11 +8,11 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use store::engine::Limits;
 use store::schema::TableSchema;
 use store::snapshot::TableSnapshot;
 
 use super::filter::{all_of, to_filter};
-use super::limits;
 use super::scan::{Reach, SegmentScanExec};
 
 /// A table at one moment; lives as long as the query.
@@ -21,6 +21,7 @@ pub struct SnapshotTable {
     snapshot: Arc<TableSnapshot>,
     schema: SchemaRef,
     by_time: Option<ByTime>,
+    limits: Limits,
 }
 
 /// The newest or oldest rows only, in the order of their time.
@@ -31,15 +32,21 @@ pub struct ByTime {
 }
 
 impl SnapshotTable {
-    pub fn new(snapshot: TableSnapshot) -> Self {
+    /// `limits` are those of the query.
+    pub fn new(snapshot: TableSnapshot, limits: Limits) -> Self {
         let schema = snapshot.schema.arrow();
-        Self { snapshot: Arc::new(snapshot), schema, by_time: None }
+        Self { snapshot: Arc::new(snapshot), schema, by_time: None, limits }
     }
 
     /// The same table, of which a scan gives the newest or oldest rows only.
     #[must_use]
     pub fn by_time(&self, by_time: ByTime) -> Self {
-        Self { snapshot: Arc::clone(&self.snapshot), schema: Arc::clone(&self.schema), by_time: Some(by_time) }
+        Self {
+            snapshot: Arc::clone(&self.snapshot),
+            schema: Arc::clone(&self.schema),
+            by_time: Some(by_time),
+            limits: self.limits.clone(),
+        }
     }
 
     pub fn is_by_time(&self) -> bool {
@@ -48,6 +55,11 @@ impl SnapshotTable {
 
     pub fn snapshot(&self) -> &Arc<TableSnapshot> {
         &self.snapshot
+    }
+
+    /// What the query may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     pub fn table_schema(&self) -> &TableSchema {
@@ -92,7 +104,6 @@ impl TableProvider for SnapshotTable {
             (None, Some(rows)) => Reach::First(rows),
             (None, None) => Reach::All { threads: state.config().target_partitions() },
         };
-        let limits = limits(state.config(), state.runtime_env());
-        Ok(Arc::new(SegmentScanExec::plan(&self.snapshot, schema, filter, reach, &limits)?))
+        Ok(Arc::new(SegmentScanExec::plan(&self.snapshot, schema, filter, reach, &self.limits)?))
     }
 }
