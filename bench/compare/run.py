@@ -13,7 +13,7 @@ import venv
 HERE = pathlib.Path(__file__).resolve().parent
 RUNS = 5
 
-# {floor_hour}, {floor_day} and {distinct} are spelled by each peer.
+# {floor_hour}, {floor_day}, {approx_distinct} and {quantiles} are spelled by each peer.
 QUERIES = {
     "Q1": "SELECT COUNT(*) FROM edits",
     "Q2": "SELECT {floor_hour} h, SUM(added) FROM edits WHERE __time >= '2026-01-10' AND __time < '2026-01-11' GROUP BY 1",
@@ -31,7 +31,7 @@ QUERIES = {
     "Q11": "SELECT COUNT(*) FROM edits WHERE page LIKE '%source 12%'",
     "Q12": 'SELECT page, "user", COUNT(*) c FROM edits GROUP BY page, "user" ORDER BY c DESC LIMIT 100',
     "Q13": "SELECT __time, channel, page, added FROM edits ORDER BY __time DESC LIMIT 100",
-    "Q14": "SELECT channel, MIN(delta), MAX(delta), AVG(delta) FROM edits GROUP BY channel",
+    "Q14": "SELECT channel, {quantiles} FROM edits GROUP BY channel",
 }
 
 
@@ -64,7 +64,8 @@ def duckdb_times(files):
         base.execute("SET threads = 2")
         base.execute(f"CREATE TABLE edits AS SELECT * FROM read_parquet('{files}', union_by_name = true) ORDER BY __time")
         names = {"floor_hour": "date_trunc('hour', __time)", "floor_day": "date_trunc('day', __time)",
-                 "approx_distinct": 'approx_count_distinct("user")'}
+                 "approx_distinct": 'approx_count_distinct("user")',
+                 "quantiles": "approx_quantile(delta, [0.5, 0.95, 0.99])"}
         print(f"duckdb {duckdb.__version__}: {base.execute('SELECT COUNT(*) FROM edits').fetchone()[0]} rows", file=sys.stderr)
         return {name: median_ms(lambda: base.execute(query.format(**names)).fetchall()) for name, query in QUERIES.items()}
 
@@ -86,7 +87,8 @@ def clickhouse_times(files):
         base.query(f"CREATE TABLE edits ({spelled}) ENGINE = MergeTree ORDER BY __time")
         base.query(f"INSERT INTO edits SELECT {', '.join(f'`{name}`' for name in columns)} FROM file('{files}', 'Parquet')")
         base.query("OPTIMIZE TABLE edits FINAL")
-        names = {"floor_hour": "toStartOfHour(__time)", "floor_day": "toStartOfDay(__time)", "approx_distinct": 'uniq("user")'}
+        names = {"floor_hour": "toStartOfHour(__time)", "floor_day": "toStartOfDay(__time)", "approx_distinct": 'uniq("user")',
+                 "quantiles": "quantilesTDigest(0.5, 0.95, 0.99)(delta)"}
         print(f"chdb {chdb.__version__}: {str(base.query('SELECT COUNT(*) FROM edits')).strip()} rows", file=sys.stderr)
         settings = " SETTINGS max_threads = 2, use_query_condition_cache = 0"
         return {name: median_ms(lambda: str(base.query(query.format(**names) + settings, "CSV")))

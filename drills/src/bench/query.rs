@@ -40,7 +40,11 @@ const QUERIES: &[(&str, &str)] = &[
     ("Q11", "SELECT COUNT(*) FROM edits WHERE page LIKE '%source 12%'"),
     ("Q12", "SELECT page, \"user\", COUNT(*) c FROM edits GROUP BY page, \"user\" ORDER BY c DESC LIMIT 100"),
     ("Q13", "SELECT __time, channel, page, added FROM edits ORDER BY __time DESC LIMIT 100"),
-    ("Q14", "SELECT channel, MIN(delta), MAX(delta), AVG(delta) FROM edits GROUP BY channel"),
+    (
+        "Q14",
+        "SELECT channel, APPROX_QUANTILE_DS(delta, 0.5), APPROX_QUANTILE_DS(delta, 0.95), APPROX_QUANTILE_DS(delta, 0.99) \
+         FROM edits GROUP BY channel",
+    ),
 ];
 
 pub fn run(common: &Common, options: &Options) -> Result<(), Failure> {
