@@ -181,7 +181,7 @@ impl Partition {
         recovery.findings.extend(unreadable.iter().map(|path| format!("{path} cannot be read; it is left as it is")));
         let set_aside = damage::list(disk.as_ref(), dir)?;
         let list: Vec<_> = files.iter().cloned().collect();
-        let shared = Arc::new(Shared::new(&list, mark.start, commit.offset, end.offset, hard_state.term));
+        let shared = Arc::new(Shared::new(&list, mark.start.min(commit.offset), commit.offset, end.offset, hard_state.term));
         let storage = LogStorage {
             disk,
             dir: Arc::clone(dir),
@@ -193,6 +193,7 @@ impl Partition {
             end,
             last_term,
             commit,
+            start: mark.start,
             snapshots: recovered.snapshots,
             trimmed: (mark.trimmed_index, mark.trimmed_term),
             hard_state,

@@ -411,7 +411,7 @@ impl<'a> Walk<'a> {
             sequence: known.sequence + u64::from(write),
             flushed_index: last_index,
             flushed_offset: self.end.offset,
-            start: known.start.clamp(first.map_or(self.end.offset, |file| file.name.base_offset), self.end.offset),
+            start: known.start.max(first.map_or(self.end.offset, |file| file.name.base_offset)),
             trimmed_index,
             trimmed_term: if trimmed_index == known.trimmed_index { known.trimmed_term } else { Term::ZERO },
             committed_index: LogIndex(commit.index.0 - 1),

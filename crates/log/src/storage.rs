@@ -39,6 +39,8 @@ pub(crate) struct LogStorage {
     pub last_term: Term,
     /// Where the last entry ends that is written here and known to be committed.
     pub commit: Place,
+    /// Records below are deleted. A replica that is catching up may be below it: readers see it when it is not.
+    pub start: Offset,
     /// Snapshots of producers, oldest first.
     pub snapshots: Vec<SnapshotPlace>,
     /// The last entry that was removed with its file.
@@ -199,11 +201,32 @@ impl LogStorage {
         }
     }
 
-    /// How many of the oldest files may be removed if all below `offset` may: none with an undecided entry.
+    /// How many of the oldest files may be removed if all below `offset` may: none with an undecided entry, and none
+    /// that the producers are still to be read from.
     pub fn removable(&self, offset: Offset) -> usize {
         let closed = self.files.len() - usize::from(self.active);
-        let decided = |file: &&Arc<LogFile>| file.next_index() <= self.commit.index && file.next_offset() <= offset;
-        self.files.iter().take(closed).take_while(decided).count()
+        let place = self.decided_snapshot().map_or(LogIndex::ZERO, |place| place.last_index.next());
+        let bound = self.commit.index.min(place);
+        let free = |file: &&Arc<LogFile>| file.next_index() <= bound && file.next_offset() <= offset;
+        self.files.iter().take(closed).take_while(free).count()
+    }
+
+    /// Records below `start` are deleted.
+    pub fn delete_below(&mut self, start: Offset) {
+        self.start = self.start.max(start);
+        self.shared.set_start(self.start.min(self.commit.offset));
+    }
+
+    /// More is committed.
+    pub fn committed(&mut self, index: LogIndex, offset: Offset) {
+        self.commit = Place { offset, index: index.next() };
+        self.shared.set_committed(offset);
+        self.delete_below(self.start);
+    }
+
+    /// The newest snapshot of producers that speaks of committed entries only.
+    pub fn decided_snapshot(&self) -> Option<SnapshotPlace> {
+        self.snapshots.iter().rfind(|place| place.last_index < self.commit.index).copied()
     }
 
     /// Where the entries after `commit` end.
@@ -243,10 +266,11 @@ impl LogStorage {
         self.files.clear();
         self.trimmed = (index, term);
         self.commit = place;
-        self.shared.set_start(start);
+        self.start = start;
         self.cut(place, None);
         self.unindexed.clear();
         self.shared.set_committed(base_offset);
+        self.delete_below(start);
     }
 
     /// Forgets the oldest `count` files; returns them, to be removed once the mark says so.
@@ -256,7 +280,7 @@ impl LogStorage {
             self.trimmed = (LogIndex(last.next_index().0 - 1), last.name.term);
             let first = self.files.front().map_or(self.end.offset, |file| file.name.base_offset);
             // Readers see the new start before the files go.
-            self.shared.set_start(self.shared.start().max(first));
+            self.delete_below(first);
             self.unindexed.retain(|file| !dropped.iter().any(|gone| Arc::ptr_eq(gone, file)));
             self.roster.trimmed(self.trimmed.0);
             self.publish_files();
@@ -344,15 +368,15 @@ impl Storage for LogStorage {
     fn snapshot(&self) -> Result<Snapshot, StorageError> {
         let (index, term) = self.trimmed;
         let members = self.roster.members_at(index).ok_or(StorageError::Unavailable)?;
-        let committed = |place: &&SnapshotPlace| place.last_index >= index && place.last_index < self.commit.index;
-        let place = self.snapshots.iter().rfind(committed).ok_or(StorageError::Unavailable)?;
-        let producers = read_snapshot(self.disk.as_ref(), &self.dir, *place)
+        let place = self.decided_snapshot().filter(|place| place.last_index >= index);
+        let place = place.ok_or(StorageError::Unavailable)?;
+        let producers = read_snapshot(self.disk.as_ref(), &self.dir, place)
             .ok()
             .flatten()
             .ok_or(StorageError::Unavailable)?
-            .encode(*place);
+            .encode(place);
         let base_offset = self.files.front().map_or(self.end.offset, |file| file.name.base_offset);
-        let data = StartPlace { base_offset, start: self.shared.start(), producers }.encode();
+        let data = StartPlace { base_offset, start: self.start, producers }.encode();
         Ok(Snapshot { index, term, members: members.clone(), data })
     }
 }

@@ -39,13 +39,17 @@ impl Partition {
     pub fn append(&mut self, now: Tick, wall: Timestamp, batches: Bytes) -> Result<Appended, AppendError> {
         self.check_running()?;
         self.now = Now { tick: now, wall };
+        if !self.is_alone() {
+            // What a follower remembers of a producer says nothing to that producer.
+            self.lead()?;
+        }
         let headers = self.validate(&batches)?;
         let log_append_time = matches!(self.config.timestamp_type, TimestampType::LogAppendTime).then_some(wall);
         let mut appended: Option<Appended> = None;
         let mut rest = batches;
         for header in headers {
             let bytes = rest.split_to(header.size_bytes);
-            let (base_offset, next_offset, duplicate) = match self.producers.check(&header)? {
+            let (base_offset, next_offset, duplicate) = match self.check_producer(&header)? {
                 Verdict::Duplicate { base_offset, next_offset } => (base_offset, next_offset, true),
                 Verdict::New => {
                     let (base_offset, next_offset) = self.append_one(header, bytes, log_append_time)?;
@@ -60,6 +64,17 @@ impl Partition {
             first.duplicate &= duplicate;
         }
         appended.ok_or(AppendError::Invalid(BatchError::Truncated { have: 0, need: batch::HEADER_BYTES }))
+    }
+
+    /// Compares a batch with its producer's history. A leader that may have been replaced does not judge: it may
+    /// lack what the producer wrote elsewhere.
+    fn check_producer(&self, header: &BatchHeader) -> Result<Verdict, AppendError> {
+        self.producers.check(header).map_err(|error| {
+            if self.is_alone() || self.lease_valid(self.now.tick) {
+                return error;
+            }
+            AppendError::NotLeader { leader: None }
+        })
     }
 
     /// The headers of `batches`, each of which may be appended as far as its bytes can tell.

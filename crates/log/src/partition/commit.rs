@@ -167,9 +167,9 @@ impl Partition {
     /// Records below a start that was agreed on are deleted.
     fn apply_start(&mut self, bytes: &[u8]) {
         if let Some(start) = Note::start_of(bytes)
-            && start > self.start()
+            && start > self.storage().start
         {
-            self.storage().shared.set_start(start);
+            self.group.storage_mut().delete_below(start);
             self.mark_dirty = true;
             self.remove_oldest(self.storage().removable(start));
         }
@@ -203,15 +203,17 @@ impl Partition {
 
     /// Moves what readers see up to what the group knows to be decided and is written here.
     fn learn_commit(&mut self) {
+        if self.stalled.is_some() {
+            // What stands here at the index that is decided may be what has to go.
+            return;
+        }
         let decided = self.group.commit_index();
         let mut commit: Option<(LogIndex, Offset)> = None;
         while let Some(entry) = self.pending.pop_front_if(|(index, _)| *index <= decided) {
             commit = Some(entry);
         }
         if let Some((index, offset)) = commit {
-            let storage = self.group.storage_mut();
-            storage.commit = Place { offset, index: index.next() };
-            storage.shared.set_committed(offset);
+            self.group.storage_mut().committed(index, offset);
             self.acked.forget_below(offset);
         }
     }

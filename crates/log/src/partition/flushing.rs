@@ -23,7 +23,7 @@ pub(super) struct Flushing {
     is_cut: bool,
 }
 
-/// What to take back if there was no room for a checkpoint.
+/// What a checkpoint changes, and what to take back if there was no room for it.
 struct Checkpoint {
     unindexed: Vec<Arc<LogFile>>,
     snapshot: Option<SnapshotPlace>,
@@ -91,12 +91,13 @@ impl Partition {
         if let Some(checkpoint) = flushing.checkpoint {
             // Without room for it, the next one is due after as many bytes again.
             self.bytes_since_checkpoint = 0;
-            if !done.side_files_written {
-                let storage = self.group.storage_mut();
+            let storage = self.group.storage_mut();
+            if done.side_files_written {
+                storage.snapshots.retain(|known| !checkpoint.retired.contains(known));
+                storage.snapshots.retain(|known| Some(*known) != checkpoint.snapshot);
+                storage.snapshots.extend(checkpoint.snapshot);
+            } else {
                 storage.unindexed.extend(checkpoint.unindexed);
-                storage.snapshots.retain(|place| Some(*place) != checkpoint.snapshot);
-                storage.snapshots.extend(checkpoint.retired);
-                storage.snapshots.sort_unstable_by_key(|place| place.last_index);
             }
         }
         if done.members_written {
@@ -167,7 +168,7 @@ impl Partition {
             sequence: self.mark.sequence + 1,
             flushed_index: LogIndex(storage.end.index.0 - 1),
             flushed_offset: storage.end.offset,
-            start: storage.shared.start(),
+            start: storage.start,
             trimmed_index: storage.trimmed.0,
             trimmed_term: storage.trimmed.1,
             committed_index: LogIndex(storage.commit.index.0 - 1),
@@ -243,7 +244,7 @@ impl Partition {
             sequence: self.mark.sequence + 1,
             flushed_index: LogIndex(place.index.0 - 1),
             flushed_offset: place.offset,
-            start: storage.shared.start(),
+            start: storage.start,
             trimmed_index: storage.trimmed.0,
             trimmed_term: storage.trimmed.1,
             committed_index: LogIndex(storage.commit.index.0 - 1),
@@ -300,11 +301,14 @@ impl Partition {
             let content = file.encode_index();
             job.side_files.extend(content.map(|content| SideFile { path: file.index_path(), content }));
         }
-        let snapshots = &mut self.group.storage_mut().snapshots;
-        snapshots.retain(|known| Some(*known) != snapshot);
-        snapshots.extend(snapshot);
-        let surplus = snapshots.len().saturating_sub(PRODUCER_SNAPSHOTS);
-        let retired: Vec<SnapshotPlace> = snapshots.drain(..surplus).collect();
+        let storage = self.group.storage();
+        let known = storage.snapshots.iter().filter(|known| Some(**known) != snapshot);
+        let known: Vec<SnapshotPlace> = known.copied().collect();
+        let surplus = (known.len() + usize::from(snapshot.is_some())).saturating_sub(PRODUCER_SNAPSHOTS);
+        // One that is committed stays: a replica that is far behind needs it, and so does trimming.
+        let decided = storage.decided_snapshot();
+        let needed = decided.and_then(|place| known.iter().position(|known| *known == place));
+        let retired = known[..needed.map_or(surplus, |at| at.min(surplus))].to_vec();
         job.retired = retired.iter().copied().map(path).collect();
         Checkpoint { unindexed, snapshot, retired }
     }

@@ -60,7 +60,7 @@ impl Partition {
         if offset > start && !self.is_alone() {
             self.propose_start(offset)?;
         } else if offset > start {
-            self.storage().shared.set_start(offset);
+            self.group.storage_mut().delete_below(offset);
             self.mark_dirty = true;
             self.remove_oldest(self.storage().removable(offset));
         }

@@ -310,6 +310,20 @@ fn survive(case: Case) {
         disk = disk.crash();
         all_kept = false;
     }
+    if std::env::var("DUMP").is_ok() {
+        for (path, bytes) in disk.dump() {
+            println!("{path} {}", bytes.len());
+            if path.ends_with(".log") {
+                for at in base::batch::split(&Bytes::from(bytes.clone())) {
+                    println!("   {:?}", at.map(|(h, _)| (h.base_offset, h.producer_id, h.base_sequence)));
+                }
+            }
+            if path.ends_with(".producers") || path.ends_with("mark") {
+                println!("   {bytes:?}");
+            }
+        }
+        println!("{:?}", known.unsure);
+    }
     let mut world = World::open(disk, run.config.clone()).unwrap();
     assert_eq!(world.recovery.findings, Vec::<String>::new());
     check_content(&world, &known);

@@ -12,5 +12,6 @@ mod crash;
 mod damage;
 mod partition;
 mod producers;
+mod replicas;
 mod speed;
 mod world;

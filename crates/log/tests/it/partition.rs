@@ -191,6 +191,8 @@ fn a_time_in_the_future_does_not_keep_a_file_for_ever() {
     world.append(batch_at(i64::MAX - 5, &["far"])).unwrap();
     world.flush().unwrap();
     world.wall = Timestamp(world.wall.0 + 1001);
+    assert_eq!(world.partition.trim(world.now, world.wall).files, 0, "its producers are not saved yet");
+    world.flush().unwrap();
     assert_eq!(world.partition.trim(world.now, world.wall).files, 1);
 }
 

@@ -1,0 +1,1 @@
+//! Small scenes, told one by one.
