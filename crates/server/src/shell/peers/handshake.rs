@@ -8,9 +8,10 @@ use base::NodeId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::hello::{self, Greeting, HEADER_BYTES, Header, Hello, Refusal, RefusalCode};
+use super::join::JoinRequest;
 use super::local::Local;
 use super::peer::{Peer, Place};
-use super::{Lane, admission};
+use super::{Lane, Security, admission};
 
 /// Everything before the first frame.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
@@ -26,6 +27,9 @@ pub enum HandshakeError {
     Refused(Refusal),
     #[error("the handshake took longer than {} ms", HANDSHAKE_MAX.as_millis())]
     Timeout,
+    /// It was no link that was wanted, but a certificate.
+    #[error("a node has joined")]
+    Joined,
 }
 
 /// Greets the node that was dialled as `peer`.
@@ -94,6 +98,7 @@ where
 {
     let theirs = match read(stream).await {
         Ok(Greeting::Hello(theirs)) => theirs,
+        Ok(Greeting::Join(request)) => return join(stream, local, request).await,
         Ok(_) => return refuse(stream, unexpected()).await,
         Err(HandshakeError::Refused(refusal)) => return refuse(stream, refusal).await,
         Err(error) => return Err(error),
@@ -124,6 +129,29 @@ where
     Err(HandshakeError::Refused(refusal))
 }
 
+/// Gives a newcomer its certificate. That ends the connection: a welcome is heard by a member only.
+async fn join<S, T>(stream: &mut S, local: &Local, request: JoinRequest) -> Result<T, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let joined = match &local.security {
+        Security::Tls { authority: Some(authority), .. } => {
+            let authority = Arc::clone(authority);
+            let joining = tokio::task::spawn_blocking(move || authority.join(&request)).await;
+            joining.unwrap_or_else(|error| Err(error.to_string()))
+        }
+        _ => Err(format!("node {} holds no authority: join at the node that `cluster init` was run on", local.node)),
+    };
+    match joined {
+        Ok(joined) => {
+            write(stream, &Greeting::Joined(joined)).await?;
+            stream.shutdown().await?;
+            Err(HandshakeError::Joined)
+        }
+        Err(reason) => refuse(stream, Refusal::new(RefusalCode::Identity, reason)).await,
+    }
+}
+
 /// Says why and waits until the other side has closed, so that the words are not lost with a reset.
 async fn part<S>(stream: &mut S, refusal: &Refusal)
 where
@@ -139,18 +167,21 @@ where
     drop(tokio::time::timeout(PARTING, parting).await);
 }
 
-fn unexpected() -> Refusal {
+pub fn unexpected() -> Refusal {
     Refusal::new(RefusalCode::Malformed, "its greeting came out of turn")
 }
 
-async fn write<S: AsyncWrite + Unpin>(stream: &mut S, greeting: &Greeting) -> io::Result<()> {
+pub async fn write<S: AsyncWrite + Unpin>(stream: &mut S, greeting: &Greeting) -> io::Result<()> {
     stream.write_all(&greeting.encode()).await?;
     stream.flush().await
 }
 
-async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Greeting, HandshakeError> {
+pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Greeting, HandshakeError> {
     let mut header = [0; HEADER_BYTES];
-    stream.read_exact(&mut header).await?;
+    stream.read_exact(&mut header[..1]).await?;
+    // What TLS has to say in the clear is shorter than a header.
+    Header::check_start(header[0]).map_err(HandshakeError::Refused)?;
+    stream.read_exact(&mut header[1..]).await?;
     let header = Header::decode(&header).map_err(HandshakeError::Refused)?;
     let mut body = vec![0; header.body_bytes];
     stream.read_exact(&mut body).await?;

@@ -7,12 +7,15 @@ use base::{ClusterId, DiskId, NodeId};
 use uuid::Uuid;
 
 use super::Lane;
+use super::join::{JoinRequest, Joined, SECRET_BYTES};
 
 const MAGIC: [u8; 8] = *b"SWpeer\r\n";
 /// Everything starts with this many bytes.
 pub const HEADER_BYTES: usize = 16;
 /// What follows the header.
-pub const BODY_BYTES_MAX: usize = 1024;
+pub const BODY_BYTES_MAX: usize = 8 << 10;
+/// Longest text of a refusal.
+const REFUSAL_BYTES_MAX: usize = 1 << 10;
 const HELLO_BYTES: usize = 64;
 /// Versions of the protocol this build speaks.
 pub const VERSION_MIN: u16 = 1;
@@ -22,6 +25,8 @@ const HELLO: u8 = 1;
 const WELCOME: u8 = 2;
 const REFUSAL: u8 = 3;
 const AGREED: u8 = 4;
+const JOIN: u8 = 5;
+const JOINED: u8 = 6;
 
 /// What one side says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +85,8 @@ pub enum Greeting {
     Welcome(Hello),
     Refusal(Refusal),
     Agreed,
+    Join(JoinRequest),
+    Joined(Joined),
 }
 
 /// The checked first 16 bytes.
@@ -93,16 +100,20 @@ pub struct Header {
 }
 
 impl Header {
+    /// Notices TLS by its first byte: an alert, or a client's hello.
+    pub fn check_start(byte: u8) -> Result<(), Refusal> {
+        if matches!(byte, 0x15 | 0x16) {
+            let text = "one of the two speaks TLS and the other does not: let both join the cluster, or none";
+            return Err(Refusal::new(RefusalCode::Malformed, text));
+        }
+        Ok(())
+    }
+
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Refusal> {
         let malformed = |text: &str| Refusal::new(RefusalCode::Malformed, text);
+        Self::check_start(bytes[0])?;
         if bytes[..8] != MAGIC {
-            // What a TLS client says first.
-            let text = if bytes[0] == 0x16 {
-                "it speaks TLS and this node does not: start both with --dev, or neither"
-            } else {
-                "it does not speak the peer protocol: is this the right port?"
-            };
-            return Err(malformed(text));
+            return Err(malformed("it does not speak the peer protocol: is this the right port?"));
         }
         let body_bytes = usize::from(u16::from_le_bytes([bytes[10], bytes[11]]));
         if body_bytes > BODY_BYTES_MAX {
@@ -122,6 +133,8 @@ impl Greeting {
             Self::Welcome(hello) => (WELCOME, encode_hello(hello)),
             Self::Refusal(refusal) => (REFUSAL, encode_refusal(refusal)),
             Self::Agreed => (AGREED, Vec::new()),
+            Self::Join(request) => (JOIN, encode_join(request)),
+            Self::Joined(joined) => (JOINED, encode_joined(joined)),
         };
         let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
         bytes.extend_from_slice(&MAGIC);
@@ -144,6 +157,8 @@ impl Greeting {
             WELCOME => decode_hello(body).map(Self::Welcome).ok_or_else(short),
             REFUSAL => decode_refusal(body).map(Self::Refusal).ok_or_else(short),
             AGREED => Ok(Self::Agreed),
+            JOIN => decode_join(body).map(Self::Join).ok_or_else(short),
+            JOINED => decode_joined(body).map(Self::Joined).ok_or_else(short),
             _ => Err(malformed("its greeting is of an unknown kind")),
         }
     }
@@ -210,7 +225,7 @@ pub fn common_version(theirs: (u16, u16)) -> Result<u16, Refusal> {
 
 fn encode_refusal(refusal: &Refusal) -> Vec<u8> {
     let mut body = (refusal.code as u16).to_le_bytes().to_vec();
-    body.extend_from_slice(cut(&refusal.text, BODY_BYTES_MAX - body.len()).as_bytes());
+    body.extend_from_slice(cut(&refusal.text, REFUSAL_BYTES_MAX).as_bytes());
     body
 }
 
@@ -228,6 +243,33 @@ fn decode_refusal(body: &[u8]) -> Option<Refusal> {
         _ => RefusalCode::Other,
     };
     Some(Refusal { code, text: printable(body.get(2..)?) })
+}
+
+fn encode_join(request: &JoinRequest) -> Vec<u8> {
+    [&request.node.0.to_le_bytes()[..], &request.secret, &request.public_key].concat()
+}
+
+fn decode_join(body: &[u8]) -> Option<JoinRequest> {
+    Some(JoinRequest {
+        node: NodeId(u32_at(body, 0)?),
+        secret: *body.get(4..)?.first_chunk()?,
+        public_key: *body.get(4 + SECRET_BYTES..)?.first_chunk()?,
+    })
+}
+
+fn encode_joined(joined: &Joined) -> Vec<u8> {
+    let length = u16::try_from(joined.authority.len()).unwrap_or(0).to_le_bytes();
+    [&joined.cluster.0.as_bytes()[..], &length, &joined.authority, &joined.certificate].concat()
+}
+
+fn decode_joined(body: &[u8]) -> Option<Joined> {
+    let length = usize::from(u16_at(body, 16)?);
+    let (authority, certificate) = body.get(18..)?.split_at_checked(length)?;
+    Some(Joined {
+        cluster: ClusterId(uuid_at(body, 0)?),
+        authority: authority.to_vec().into(),
+        certificate: certificate.to_vec().into(),
+    })
 }
 
 /// The longest start of `text` within `bytes_max`.

@@ -18,7 +18,8 @@ use super::handshake::{self, HandshakeError};
 use super::hello::{Hello, Refusal, RefusalCode};
 use super::local::{self, Local};
 use super::peer::{Peer, Place};
-use super::{Inbound, Lane, Members, PeersConfig, PeersError};
+use super::tls::{self, Tls, Wire};
+use super::{Inbound, Lane, Members, PeersConfig, PeersError, Security};
 
 /// Threads for all links. Two, so that control is worked on while bulk is copied and checked.
 const THREADS: usize = 2;
@@ -63,7 +64,8 @@ impl Links {
             TcpListener::from_std(listener).map_err(refused)?
         };
         let address = listener.local_addr().map_err(refused)?;
-        let local = Local::new((config.node, config.disk), config.cluster.clone(), inbound, server);
+        let who = (config.node, config.disk);
+        let local = Local::new(who, config.cluster.clone(), config.security, inbound, server);
         let local = Arc::new(local);
         let peers = Arc::new(RwLock::new(Peers::new()));
         runtime.spawn(accept(listener, Arc::clone(&local), Arc::clone(&peers)));
@@ -208,7 +210,7 @@ async fn dial(peer: Arc<Peer>, lane: Lane) {
 /// Makes one connection and runs it to its end. False: it did not come about.
 async fn attempt(peer: &Arc<Peer>, lane: Lane) -> bool {
     let address = peer.address();
-    let mut stream = match timeout(CONNECT_MAX, TcpStream::connect(&address)).await {
+    let stream = match timeout(CONNECT_MAX, TcpStream::connect(&address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             peer.failed(&format!("{address}: {error}"));
@@ -219,9 +221,9 @@ async fn attempt(peer: &Arc<Peer>, lane: Lane) -> bool {
             return false;
         }
     };
-    match handshake::dial(&mut stream, peer, lane).await {
-        Ok(place) => {
-            run(place, stream).await;
+    match greet(stream, peer, lane).await {
+        Ok((place, wire)) => {
+            run(place, wire).await;
             true
         }
         Err(HandshakeError::Refused(refusal)) if refusal.code == RefusalCode::Duplicate => false,
@@ -236,12 +238,40 @@ async fn attempt(peer: &Arc<Peer>, lane: Lane) -> bool {
     }
 }
 
-async fn run(place: Place, stream: TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
+async fn greet(stream: TcpStream, peer: &Arc<Peer>, lane: Lane) -> Result<(Place, Wire), HandshakeError> {
+    let mut wire = match tls_of(&peer.local) {
+        None => Wire::Plain(stream),
+        Some(tls) => in_time(tls.connect(stream, peer.node)).await?,
+    };
+    let place = handshake::dial(&mut wire, peer, lane).await.map_err(explain)?;
+    Ok((place, wire))
+}
+
+/// What the other side thinks of a certificate is heard with the first bytes after TLS was set up.
+fn explain(error: HandshakeError) -> HandshakeError {
+    match error {
+        HandshakeError::Io(error) => tls::explain(error),
+        other => other,
+    }
+}
+
+fn tls_of(local: &Local) -> Option<Arc<Tls>> {
+    match &local.security {
+        Security::Plain => None,
+        Security::Tls { tls, .. } => Some(Arc::clone(&tls.borrow())),
+    }
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, HandshakeError>>) -> Result<T, HandshakeError> {
+    timeout(handshake::HANDSHAKE_MAX, work).await.map_err(|_| HandshakeError::Timeout)?
+}
+
+async fn run(place: Place, wire: Wire) {
+    if let Err(error) = wire.tcp().set_nodelay(true) {
         tracing::debug!(%error, "small frames to a peer may be delayed");
     }
-    let (reading, writing) = stream.into_split();
-    connection::run(place, Box::new(reading), Box::new(writing)).await;
+    let (reading, writing) = wire.split();
+    connection::run(place, reading, writing).await;
 }
 
 /// Pauses that double, with jitter of a half.
@@ -296,33 +326,54 @@ async fn accept(listener: TcpListener, local: Arc<Local>, peers: Arc<RwLock<Peer
         let Ok(place) = Arc::clone(&handshakes).try_acquire_owned() else { continue };
         let (local, peers) = (Arc::clone(&local), Arc::clone(&peers));
         tokio::spawn(async move {
-            if let Some((counted, stream)) = welcome(stream, &local, &peers).await {
+            if let Some((counted, wire)) = welcome(stream, &local, &peers).await {
                 drop(place);
-                run(counted, stream).await;
+                run(counted, wire).await;
             }
         });
     }
 }
 
-async fn welcome(mut stream: TcpStream, local: &Arc<Local>, peers: &RwLock<Peers>) -> Option<(Place, TcpStream)> {
-    let find = |hello: &Hello| member(peers, hello.node);
-    let caller = handshake::accept(&mut stream, local, find).await;
-    let refusal = match caller.result {
-        Ok(place) => return Some((place, stream)),
+async fn welcome(stream: TcpStream, local: &Arc<Local>, peers: &RwLock<Peers>) -> Option<(Place, Wire)> {
+    let address = stream.peer_addr().map_or_else(|_| "an unknown address".to_owned(), |address| address.to_string());
+    let tls = tls_of(local);
+    let secured = match &tls {
+        None => Ok(Wire::Plain(stream)),
+        Some(tls) => in_time(tls.accept(stream)).await,
+    };
+    let (node, result) = match secured {
+        Err(error) => (NodeId(0), Err(error)),
+        Ok(mut wire) => {
+            let certificate = wire.certificate().cloned();
+            let find = |hello: &Hello| {
+                tls.as_ref().map_or(Ok(()), |tls| tls.check(certificate.as_ref(), hello.node))?;
+                member(peers, hello.node)
+            };
+            let caller = handshake::accept(&mut wire, local, find).await;
+            (caller.node, caller.result.map(|place| (place, wire)))
+        }
+    };
+    let refusal = match result {
+        Ok(placed) => return Some(placed),
         Err(HandshakeError::Refused(refusal)) if refusal.code == RefusalCode::Duplicate => return None,
         Err(HandshakeError::Refused(refusal)) => refusal,
+        Err(HandshakeError::Joined) => {
+            tracing::info!(from = address, "a node was given its certificate");
+            return None;
+        }
         Err(error) => {
-            tracing::debug!(peer = %caller.node, %error, "a connection came to nothing");
+            tracing::debug!(peer = %node, from = address, %error, "a connection came to nothing");
             return None;
         }
     };
-    let address = stream.peer_addr().map_or_else(|_| "an unknown address".to_owned(), |address| address.to_string());
-    let known = peers.read().unwrap_or_else(PoisonError::into_inner).get(&caller.node).cloned();
+    let known = peers.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned();
+    // A node id that was not proven is not held against the node that has it.
+    let proven = refusal.code != RefusalCode::Identity;
     match known {
-        Some(peer) => peer.refused(&refusal.text),
+        Some(peer) if proven => peer.refused(&refusal.text),
         // Before it said who it is, or with a version in which it could not: not a node, or a much newer one.
-        None if caller.node.0 == 0 => tracing::warn!(from = address, reason = %refusal, "a connection was refused"),
-        None => local.refused_stranger(caller.node, &refusal.text),
+        _ if node.0 == 0 => tracing::warn!(from = address, reason = %refusal, "a connection was refused"),
+        _ => local.refused_stranger(node, &refusal.text),
     }
     None
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::hello::Hello;
-use super::{Inbound, Lane, LinkEvent};
+use super::{Inbound, Lane, LinkEvent, Security};
 
 /// Nodes that are no members and were refused, remembered so that each is told of once.
 const STRANGERS_MAX: usize = 64;
@@ -20,6 +20,7 @@ pub struct Local {
     pub node: NodeId,
     pub disk: DiskId,
     pub instance: Uuid,
+    pub security: Security,
     pub inbound: Arc<dyn Inbound>,
     /// Where calls are answered.
     pub server: Handle,
@@ -34,6 +35,7 @@ impl Local {
     pub fn new(
         (node, disk): (NodeId, DiskId),
         cluster: watch::Receiver<Option<ClusterId>>,
+        security: Security,
         inbound: Arc<dyn Inbound>,
         server: Handle,
     ) -> Self {
@@ -41,6 +43,7 @@ impl Local {
             node,
             disk,
             instance: Uuid::new_v4(),
+            security,
             inbound,
             server,
             closing: watch::Sender::new(false),

@@ -21,12 +21,14 @@ mod connection;
 mod frame;
 mod handshake;
 mod hello;
+pub mod join;
 mod links;
 mod local;
 mod peer;
 mod queue;
 #[cfg(test)]
-mod tests;
+pub mod tests;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -40,9 +42,11 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use uuid::Uuid;
 
 use frame::{Frame, KEY_BYTES, Status};
+use join::Authority;
 use links::Links;
 use peer::Peer;
 use queue::PushError;
+use tls::Tls;
 
 /// Largest frame of the control lane, its key included.
 pub const CONTROL_FRAME_BYTES_MAX: usize = 256 << 10;
@@ -134,6 +138,19 @@ pub struct Member {
 /// Who may be spoken to. This node itself may be among them; it is skipped.
 pub type Members = BTreeMap<NodeId, Member>;
 
+/// How links are protected.
+#[derive(Clone, Debug)]
+pub enum Security {
+    /// Not at all: for loopback, or a network that is trusted.
+    Plain,
+    /// Both sides prove who they are. New connections follow every change.
+    Tls {
+        tls: watch::Receiver<Arc<Tls>>,
+        /// Where newcomers are given certificates; `None` on nodes that cannot.
+        authority: Option<Arc<dyn Authority>>,
+    },
+}
+
 /// What [`start`] needs.
 #[derive(Debug)]
 pub struct PeersConfig {
@@ -143,6 +160,7 @@ pub struct PeersConfig {
     /// This node's cluster; `None` until it is formed or joined.
     pub cluster: watch::Receiver<Option<ClusterId>>,
     pub listen: SocketAddr,
+    pub security: Security,
     /// Links follow every change.
     pub members: watch::Receiver<Arc<Members>>,
 }

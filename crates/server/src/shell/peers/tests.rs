@@ -16,7 +16,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::hello::{Greeting, HEADER_BYTES, Header, Hello};
-use super::{GroupFrame, Inbound, Lane, LinkEvent, LinkState, Member, Members, PeersConfig, PeersHandle, start};
+use super::{
+    GroupFrame, Inbound, Lane, LinkEvent, LinkState, Member, Members, PeersConfig, PeersHandle, Security, start,
+};
 
 /// On a busy machine everything takes longer; nothing takes this long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -107,11 +109,21 @@ pub fn members(list: &[(u32, SocketAddr)]) -> Arc<Members> {
 }
 
 pub fn node(id: u32, disk_number: u128, listen: SocketAddr) -> TestNode {
+    secured(id, disk_number, listen, Security::Plain)
+}
+
+pub fn secured(id: u32, disk_number: u128, listen: SocketAddr, security: Security) -> TestNode {
     let seen = Arc::new(Seen::default());
     let (members, following) = watch::channel(Arc::default());
     let (cluster, in_cluster) = watch::channel(cluster(1));
-    let config =
-        PeersConfig { node: NodeId(id), disk: disk(disk_number), cluster: in_cluster, listen, members: following };
+    let config = PeersConfig {
+        node: NodeId(id),
+        disk: disk(disk_number),
+        cluster: in_cluster,
+        listen,
+        security,
+        members: following,
+    };
     let inbound: Arc<Seen> = Arc::clone(&seen);
     let peers = start(config, inbound).expect("links");
     TestNode { peers, seen, members, cluster }
