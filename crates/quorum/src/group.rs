@@ -162,13 +162,14 @@ impl<S: Storage> Group<S> {
             self.react();
             return Ok(());
         }
+        let members = (kind == MessageType::MsgSnapshot).then(|| self.come_aboard(&mut m));
         let outcome = self.node.step(m);
         if matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot) && current {
             self.heard_leader();
         }
-        if kind == MessageType::MsgSnapshot {
-            self.members = from_conf_state(&self.node.raft.prs().conf().to_conf_state());
-            self.peers.retain(&self.members);
+        if let Some(members) = members.filter(|_| self.node.snap().is_some()) {
+            self.peers.retain(&members);
+            self.members = members;
         }
         self.react();
         outcome.map_err(|error| QuorumError::BadMessage { from, what: error.to_string() })
@@ -339,7 +340,10 @@ impl<S: Storage> Group<S> {
 
     fn hand_out(&mut self, raft_ready: &mut raft::Ready, committed: &[eraftpb::Entry]) -> Ready {
         let entries = raft_ready.take_entries();
-        let snapshot = (!raft_ready.snapshot().is_empty()).then(|| from_raft_snapshot(raft_ready.snapshot()));
+        let snapshot = (!raft_ready.snapshot().is_empty()).then(|| {
+            let snapshot = from_raft_snapshot(raft_ready.snapshot());
+            crate::Snapshot { members: self.members.clone(), ..snapshot }
+        });
         let adapter = self.node.mut_store();
         if snapshot.is_some() {
             adapter.forget_all();
@@ -377,6 +381,17 @@ impl<S: Storage> Group<S> {
             messages_after_persist,
             committed: committed.iter().map(from_raft_entry).collect(),
         }
+    }
+
+    /// A snapshot may be older than the entry that lets this node in. `raft` would pass over it for ever, so
+    /// it is told that this node is a learner; returns the members as they are.
+    fn come_aboard(&self, m: &mut eraftpb::Message) -> Members {
+        let metadata = m.mut_snapshot().mut_metadata();
+        let members = from_conf_state(metadata.get_conf_state());
+        if !members.contains(self.config.node) {
+            metadata.mut_conf_state().mut_learners().push(raft_id(self.config.node));
+        }
+        members
     }
 
     /// True if an append is on its way to a follower whose log is not known yet. `raft` would send it again at

@@ -201,3 +201,6 @@ impl Change {
         if rest.is_empty() { Ok(change) } else { Err(bad("goes on after its end")) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,8 +87,12 @@ impl<S: Storage> Group<S> {
             return Err("members do not send such messages");
         }
         let numbers = [m.term, m.log_term, m.index, m.commit, m.commit_term, m.reject_hint];
-        if m.term == 0 || m.request_snapshot != 0 || numbers.iter().any(|number| *number >= NUMBER_MAX) {
+        if m.term == 0 || m.term >= NUMBER_MAX / 2 || m.request_snapshot != 0 || numbers.iter().any(|number| *number >= NUMBER_MAX) {
             return Err("its numbers make no sense");
+        }
+        if kind == MessageType::MsgAppend && (m.index == 0) != (m.log_term == 0) {
+            // The term of an index past the end reads as 0 in `raft`, which would match.
+            return Err("the entry before it makes no sense");
         }
         let mut before = m.log_term;
         for (entry, index) in m.entries.iter().zip(m.index + 1..) {
@@ -103,7 +107,7 @@ impl<S: Storage> Group<S> {
         if kind == MessageType::MsgSnapshot {
             let metadata = m.get_snapshot().get_metadata();
             let members_ok = from_conf_state(metadata.get_conf_state()).check().is_ok();
-            if !members_ok || metadata.index == 0 || metadata.index >= NUMBER_MAX || metadata.term == 0 {
+            if !members_ok || metadata.index == 0 || metadata.index >= NUMBER_MAX / 2 || metadata.term == 0 {
                 return Err("its snapshot makes no sense");
             }
         }

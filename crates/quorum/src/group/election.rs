@@ -12,8 +12,11 @@ use crate::{Members, Message, Storage, TransferError};
 const ASK_AGAIN_TICKS: usize = 3;
 /// .. and so many times; then at every timeout. Voters may only be bound by their promise a little longer.
 const ASK_AGAIN_MAX: u32 = 4;
-/// Election timeouts after which a snapshot that nobody confirmed is taken for lost.
-const SNAPSHOT_TIMEOUTS: u32 = 20;
+/// Election timeouts after which a snapshot that nobody confirmed is taken for lost, twice as many after each
+/// time ..
+const SNAPSHOT_TIMEOUTS: u32 = 8;
+/// .. up to so many times: a large one may take long.
+const SNAPSHOT_DOUBLINGS_MAX: u32 = 6;
 
 impl<S: Storage> Group<S> {
     /// Asks for votes now instead of waiting for the timeout; a voter that has promised its leader not to asks
@@ -169,14 +172,18 @@ impl<S: Storage> Group<S> {
 
     /// A snapshot may be lost on its way; without an answer `raft` would wait for ever.
     fn forget_lost_snapshots(&mut self) {
-        let ticks_max = self.config.election_ticks.saturating_mul(SNAPSHOT_TIMEOUTS);
         let mut lost = Vec::new();
         for (id, progress) in self.node.raft.prs().iter() {
             let Some(peer) = self.peers.get_mut(crate::message::node(*id)) else { continue };
-            let waits = progress.state == ProgressState::Snapshot;
-            peer.snapshot_ticks = if waits { peer.snapshot_ticks + 1 } else { 0 };
+            match progress.state {
+                ProgressState::Snapshot => peer.snapshot_ticks += 1,
+                ProgressState::Probe => peer.snapshot_ticks = 0,
+                ProgressState::Replicate => (peer.snapshot_ticks, peer.snapshots_lost) = (0, 0),
+            }
+            let ticks_max = self.config.election_ticks.saturating_mul(SNAPSHOT_TIMEOUTS << peer.snapshots_lost);
             if peer.snapshot_ticks >= ticks_max {
                 peer.snapshot_ticks = 0;
+                peer.snapshots_lost = SNAPSHOT_DOUBLINGS_MAX.min(peer.snapshots_lost + 1);
                 lost.push(*id);
             }
         }

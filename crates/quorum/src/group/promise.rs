@@ -62,6 +62,7 @@ pub(super) struct Peer {
     pub(super) append_sent: Option<(Term, Tick)>,
     /// Ticks for which a snapshot has been on its way there.
     pub(super) snapshot_ticks: u32,
+    pub(super) snapshots_lost: u32,
 }
 
 #[derive(Clone, Debug, Default)]

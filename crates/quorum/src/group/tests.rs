@@ -3,9 +3,10 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::{Initial, Payload};
+use crate::{Entry, Initial, Payload};
 
-mod chaos;
+mod cruel;
+mod hostile;
 mod world;
 
 use world::{MemLog, World};

@@ -19,12 +19,41 @@ pub struct State {
     pub entries: Vec<Entry>,
 }
 
+impl State {
+    fn put(&mut self, write: Write) {
+        match write {
+            Write::HardState(state) => self.hard_state = state,
+            Write::Entry(entry) => {
+                let at = usize::try_from(entry.index.0 - self.snapshot.index.0 - 1).unwrap();
+                self.entries.truncate(at);
+                assert_eq!(self.entries.len(), at, "a gap before {}", entry.index);
+                self.entries.push(entry);
+            }
+            Write::Snapshot(snapshot) => {
+                self.entries.clear();
+                self.snapshot = snapshot;
+            }
+        }
+    }
+}
+
+/// A write that is not synced.
+#[derive(Clone, Debug)]
+enum Write {
+    HardState(HardState),
+    Entry(Entry),
+    Snapshot(Snapshot),
+}
+
 /// A log in memory: what is written, and what a crash leaves of it.
 #[derive(Clone, Debug)]
 pub struct MemLog {
     pub state: State,
-    pub durable: State,
-    applied: LogIndex,
+    durable: State,
+    /// From `durable` to `state`.
+    unsynced: Vec<Write>,
+    /// False for a log that does not keep the commit index, as a partition's.
+    pub keeps_commit: bool,
     reads: Cell<usize>,
     damage: Option<String>,
 }
@@ -38,26 +67,25 @@ impl MemLog {
             members: Members::new(&nodes(voters), &nodes(learners)),
             data: Bytes::new(),
         };
-        let state = State { hard_state: HardState::default(), snapshot, entries: Vec::new() };
-        Self { durable: state.clone(), state, applied: LogIndex(0), reads: Cell::new(0), damage: None }
+        Self::of(State { hard_state: HardState::default(), snapshot, entries: Vec::new() })
+    }
+
+    fn of(state: State) -> Self {
+        let (durable, reads) = (state.clone(), Cell::new(0));
+        Self { state, durable, unsynced: Vec::new(), keeps_commit: true, reads, damage: None }
     }
 
     pub fn write(&mut self, ready: &Ready) {
-        if let Some(snapshot) = &ready.snapshot {
-            self.state.entries.clear();
-            self.state.snapshot = snapshot.clone();
+        let snapshot = ready.snapshot.iter().cloned().map(Write::Snapshot);
+        let entries = ready.entries.iter().cloned().map(Write::Entry);
+        for write in snapshot.chain(entries).chain(ready.hard_state.map(Write::HardState)) {
+            self.state.put(write.clone());
+            self.unsynced.push(write);
         }
-        for entry in &ready.entries {
-            let at = usize::try_from(entry.index.0 - self.state.snapshot.index.0 - 1).unwrap();
-            self.state.entries.truncate(at);
-            assert_eq!(self.state.entries.len(), at, "a gap before {}", entry.index);
-            self.state.entries.push(entry.clone());
-        }
-        self.state.hard_state = ready.hard_state.unwrap_or(self.state.hard_state);
     }
 
     pub fn sync(&mut self) {
-        self.durable = self.state.clone();
+        self.unsynced.drain(..).for_each(|write| self.durable.put(write));
     }
 
     pub fn reads(&self) -> usize {
@@ -73,20 +101,25 @@ impl MemLog {
         self.damage = Some(what.to_owned());
     }
 
-    /// What a restart finds.
-    pub fn crashed(&self) -> Self {
-        let state = self.durable.clone();
-        let applied = state.snapshot.index;
-        Self { durable: state.clone(), state, applied, reads: Cell::new(0), damage: self.damage.clone() }
+    /// What a restart finds if of the writes that were not synced the first `kept` survive.
+    pub fn crashed(&self, kept: usize) -> Self {
+        let mut state = self.durable.clone();
+        self.unsynced.iter().take(kept).for_each(|write| state.put(write.clone()));
+        Self { damage: self.damage.clone(), keeps_commit: self.keeps_commit, ..Self::of(state) }
     }
 
-    fn compact(&mut self, index: LogIndex, data: Bytes) {
+    pub fn unsynced(&self) -> usize {
+        self.unsynced.len()
+    }
+
+    pub fn compact(&mut self, index: LogIndex, data: Bytes) {
+        self.sync();
         let term = self.term_of(index).unwrap();
         let members = self.members_at(index);
         let dropped = usize::try_from(index.0 - self.state.snapshot.index.0).unwrap();
         self.state.entries.drain(..dropped);
         self.state.snapshot = Snapshot { index, term, members, data };
-        self.sync();
+        self.durable = self.state.clone();
     }
 
     fn members_at(&self, index: LogIndex) -> Members {
@@ -97,7 +130,13 @@ impl MemLog {
         })
     }
 
-    fn at(&self, index: LogIndex) -> Option<&Entry> {
+    /// What is committed for sure: the snapshot, and all membership entries but the last.
+    fn surely_committed(&self) -> LogIndex {
+        let mut changes = self.state.entries.iter().rev().filter(|entry| matches!(entry.payload, Payload::Membership(_)));
+        changes.nth(1).map_or(self.state.snapshot.index, |entry| entry.index)
+    }
+
+    pub fn at(&self, index: LogIndex) -> Option<&Entry> {
         let position = index.0.checked_sub(self.state.snapshot.index.0 + 1)?;
         self.state.entries.get(usize::try_from(position).unwrap())
     }
@@ -105,9 +144,11 @@ impl MemLog {
 
 impl Storage for MemLog {
     fn initial(&self) -> Initial {
+        let Snapshot { index, members, .. } = &self.state.snapshot;
         let mut hard_state = self.state.hard_state;
-        hard_state.commit = hard_state.commit.max(self.state.snapshot.index);
-        Initial { hard_state, members: self.state.snapshot.members.clone(), applied: self.applied }
+        hard_state.commit = if self.keeps_commit { hard_state.commit } else { LogIndex(0) };
+        hard_state.commit = hard_state.commit.max(self.surely_committed());
+        Initial { hard_state, members: members.clone(), applied: *index }
     }
 
     fn first_index(&self) -> LogIndex {
@@ -261,7 +302,7 @@ impl World {
     /// The node loses what it did not sync, and starts again.
     pub fn crash(&mut self, id: u32) {
         let node = self.nodes.remove(&id).unwrap();
-        let log = node.group.storage().crashed();
+        let log = node.group.storage().crashed(0);
         let data = log.state.snapshot.data.clone();
         let index = log.state.snapshot.index;
         let mut node = Node::open(id, 8, log);
