@@ -9,11 +9,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse, metadata_request};
+use kafka_protocol::messages::{
+    ApiKey, FindCoordinatorRequest, FindCoordinatorResponse, MetadataRequest, MetadataResponse, metadata_request,
+};
+use kafka_protocol::protocol::StrBytes;
 
 use crate::{ClientError, Connection, name};
 
 const METADATA_VERSION: i16 = 9;
+const FIND_COORDINATOR_VERSION: i16 = 3;
+/// Most addresses of nodes that are kept.
+const BOOTSTRAP_MAX: usize = 64;
 /// Longest wait for an answer about who leads; a node that hangs is passed over.
 const METADATA_PATIENCE: Duration = Duration::from_millis(1_000);
 /// LEADER_NOT_AVAILABLE: nobody leads the partition now.
@@ -179,6 +185,48 @@ impl Cluster {
             }
         }
         Err(failure.unwrap_or_else(|| nobody("no address of a node was given")))
+    }
+
+    /// Takes every node that any of the bootstrap nodes tells of into the bootstrap list, so that the loss of those given
+    /// does not matter.
+    ///
+    /// # Errors
+    /// None answers.
+    pub fn learn(&mut self) -> Result<(), ClientError> {
+        let view = self.view(None)?;
+        for address in view.brokers.into_values() {
+            if self.bootstrap.len() < BOOTSTRAP_MAX && !self.bootstrap.contains(&address) {
+                self.bootstrap.push(address);
+            }
+        }
+        Ok(())
+    }
+
+    /// The addresses that are asked for what any node can tell.
+    #[must_use]
+    pub fn bootstrap(&self) -> &[String] {
+        &self.bootstrap
+    }
+
+    /// A connection to one address, the one there is or a new one.
+    ///
+    /// # Errors
+    /// It takes none.
+    pub fn at(&mut self, address: &str) -> Result<&mut Connection, ClientError> {
+        self.connection(address)
+    }
+
+    /// The connection to the node that coordinates `group`, as the next bootstrap node tells.
+    ///
+    /// # Errors
+    /// Nobody answered, or nobody coordinates: wait a little and call again.
+    pub fn coordinator(&mut self, group: &str) -> Result<&mut Connection, ClientError> {
+        let request = FindCoordinatorRequest::default().with_key(StrBytes::from_string(group.to_owned()));
+        let asked = self.any()?;
+        let found: FindCoordinatorResponse =
+            asked.call(ApiKey::FindCoordinator, FIND_COORDINATOR_VERSION, &request)?;
+        ClientError::check(format!("group {group}"), found.error_code, found.error_message.as_ref())?;
+        self.connection(&format!("{}:{}", found.host, found.port))
     }
 
     fn find(&mut self, topic: &str, partition: i32) -> Result<Leader, ClientError> {

@@ -112,6 +112,8 @@ impl<S: Storage> Group<S> {
             max_inflight_msgs: config.inflight_messages_max,
             max_uncommitted_size: config.uncommitted_bytes_max,
             max_committed_size_per_ready: COMMITTED_BYTES_PER_READY_MAX,
+            // What is proposed between two readies goes out as one message.
+            batch_append: true,
             ..raft::Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -232,10 +234,16 @@ impl<S: Storage> Group<S> {
         }
     }
 
-    /// The committed entries up to `index` have taken effect.
+    /// The committed entries up to `index` have taken effect. Of a snapshot, [`Group::persisted`] knows itself.
     pub fn applied(&mut self, index: LogIndex) {
         self.assert_no_pending();
-        self.node.advance_apply_to(index.0);
+        let log = &self.node.raft.raft_log;
+        let in_snapshot = self.snapshot_unpersisted.is_some_and(|(_, snapshot)| index <= snapshot);
+        if index.0 > log.applied() && !in_snapshot {
+            let decided = log.committed.min(log.persisted);
+            assert!(index.0 <= decided, "{index} cannot have taken effect: only {decided} is decided and durable");
+            self.node.advance_apply_to(index.0);
+        }
     }
 
     #[must_use]
@@ -284,15 +292,13 @@ impl<S: Storage> Group<S> {
         end.map_or(0, |end| end.since(now))
     }
 
-    /// What was sent to `node` may be lost.
+    /// What was sent to `node` may be lost. At any time.
     pub fn report_unreachable(&mut self, node: NodeId) {
-        self.assert_no_pending();
         self.node.report_unreachable(raft_id(node));
     }
 
-    /// A snapshot sent to `node` arrived there, or did not.
+    /// A snapshot sent to `node` arrived there, or did not. At any time.
     pub fn report_snapshot(&mut self, node: NodeId, ok: bool) {
-        self.assert_no_pending();
         let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.node.report_snapshot(raft_id(node), status);
     }

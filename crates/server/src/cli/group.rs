@@ -54,7 +54,25 @@ pub fn run(command: &GroupCommand) -> Result<(), Failure> {
 }
 
 fn list(args: &List) -> Result<(), Failure> {
-    let groups = args.kafka.connect()?.groups()?;
+    let mut nodes = args.kafka.connect()?;
+    // Every node tells those it coordinates.
+    let (mut groups, mut failure, mut answered) = (Vec::new(), None, false);
+    for address in nodes.addresses() {
+        match nodes.at(&address, client::Connection::groups) {
+            Ok(own) => {
+                groups.extend(own);
+                answered = true;
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        Some(error) if !answered => return Err(error.into()),
+        Some(error) => say(&format!("not every node answered: {error}")),
+        None => {}
+    }
+    groups.sort_by(|one, other| one.group.cmp(&other.group));
+    groups.dedup_by(|one, other| one.group == other.group);
     let rows: Vec<Vec<Value>> = groups
         .into_iter()
         .map(|group| vec![group.group.into(), group.state.into(), group.protocol_type.into()])
@@ -63,12 +81,12 @@ fn list(args: &List) -> Result<(), Failure> {
 }
 
 fn describe(args: &Describe) -> Result<(), Failure> {
-    let mut connection = args.kafka.connect()?;
-    let group = connection.describe_group(&args.group)?;
+    let mut nodes = args.kafka.connect()?;
+    let group = nodes.coordinator(&args.group, |node| node.describe_group(&args.group))?;
     if group.state == "Dead" {
         return Err(Failure::new(Code::NotFound, format!("group {} does not exist", args.group)));
     }
-    let offsets = connection.group_offsets(&args.group)?;
+    let offsets = nodes.coordinator(&args.group, |node| node.group_offsets(&args.group))?;
     let mut places: Vec<_> = offsets.keys().cloned().collect();
     for member in &group.members {
         let assigned = member.partitions.iter();
@@ -83,7 +101,8 @@ fn describe(args: &Describe) -> Result<(), Failure> {
         let member = group.members.iter().find(owns);
         let committed = offsets.get(&(topic.clone(), partition)).map(|offset| offset.0);
         // The topic may have been deleted meanwhile.
-        let end = connection.list_offset(&topic, partition.0, client::LATEST).ok().map(|offset| offset.0);
+        let end = nodes.leader(&topic, partition.0, |node| node.list_offset(&topic, partition.0, client::LATEST));
+        let end = end.ok().map(|offset| offset.0);
         let lag = committed.zip(end).map(|(committed, end)| (end - committed).max(0));
         rows.push(vec![
             topic.into(),
@@ -106,9 +125,9 @@ fn describe(args: &Describe) -> Result<(), Failure> {
 
 fn delete(args: &Delete) -> Result<(), Failure> {
     confirm(&format!("Delete {} and what they have committed?", args.groups.join(", ")), args.yes)?;
-    let mut connection = args.kafka.connect()?;
+    let mut nodes = args.kafka.connect()?;
     for group in &args.groups {
-        connection.delete_group(group)?;
+        nodes.coordinator(group, |node| node.delete_group(group))?;
         say(&format!("deleted {group}"));
     }
     Ok(())

@@ -3,21 +3,26 @@
 //! ```text
 //! serve, demo                     the node in this process
 //! topic, group, ingest            over the Kafka port (--bootstrap)
-//! table, status, sql              over the HTTP port (--url)
+//! table, status, sql, cluster,
+//! haadmin                         over the HTTP port (--url)
 //! drill                           processes of its own
 //! config, completion, version     nothing
 //! ```
 //! Data goes to stdout, talk and progress to stderr. Exit codes: 0 ok, 1 failure, 2 usage, 3 cannot connect, 4 denied,
 //! 5 not found, 6 conflict, 7 timeout, 10 unhealthy, 130 interrupted.
 
+mod certificates;
+mod cluster;
 mod demo;
 mod drill;
 mod failure;
 mod group;
+mod haadmin;
 mod ingest;
 mod output;
 mod producer;
 mod remote;
+mod routed;
 mod serve;
 mod settings;
 mod sql;
@@ -61,6 +66,11 @@ enum Command {
     Ingest(ingest::Ingest),
     /// One look at a node; ends with code 10 if it is not well
     Status(status::StatusArgs),
+    /// The nodes, the active master, the partitions' leaders
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// The active master in Tajo's spelling: -getState, -transitionToActive, -transitionToBackup, -formatHA
+    Haadmin(haadmin::HaadminArgs),
     /// Break a throw-away cluster on purpose and count what is lost
     #[command(subcommand)]
     Drill(drill::DrillCommand),
@@ -75,7 +85,7 @@ enum Command {
 
 /// Runs the command of this process's arguments.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(std::env::args_os().map(haadmin::with_two_dashes)) {
         Ok(cli) => cli,
         Err(error) => {
             drop(error.print());
@@ -94,6 +104,8 @@ pub fn run() -> ExitCode {
         Command::Table(command) => table::run(&command),
         Command::Ingest(args) => ingest::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Cluster(command) => cluster::run(&command),
+        Command::Haadmin(args) => haadmin::run(&args),
         Command::Drill(command) => drill::run(&command),
         Command::Config(command) => settings::run(&command),
         Command::Completion { shell } => completion(shell),

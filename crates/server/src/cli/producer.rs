@@ -1,14 +1,20 @@
-//! Records into batches, batches over one connection, several of them under way at a time. What `topic produce` and `ingest`
-//! send with. Every record is counted when it is acknowledged.
+//! Records into batches, batches to the leaders of their partitions, several of them under way at a time. What
+//! `topic produce` and `ingest` send with. Every record is counted when it is acknowledged.
+//!
+//! What always holds: with acks=all a record is there once, in the order in which it was pushed, also when a leader dies with
+//! batches under way: they carry a producer's id, and are sent again as they were.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use base::Offset;
 use base::batch::Codec;
 use base::records::BatchBuilder;
-use client::{Acks, Connection};
+use base::{Offset, ProducerEpoch, ProducerId};
+use bytes::Bytes;
+use client::{Acks, ClientError};
 
 use super::failure::{Code, Failure};
+use super::output::say;
+use super::routed::{Routed, is_worth_a_retry};
 
 /// A batch is sent when it has this much.
 const BATCH_BYTES: usize = 256 << 10;
@@ -16,7 +22,11 @@ const BATCH_BYTES: usize = 256 << 10;
 const IN_FLIGHT_MAX: usize = 8;
 
 pub struct Producer {
-    connection: Connection,
+    nodes: Routed,
+    /// With acks=all.
+    id: Option<(ProducerId, ProducerEpoch)>,
+    /// By partition, how many records have been given to batches.
+    sequences: BTreeMap<i32, i32>,
     topic: String,
     partitions: i32,
     acks: Acks,
@@ -24,20 +34,35 @@ pub struct Producer {
     batches: BTreeMap<i32, BatchBuilder>,
     /// Where records without a key go until the batch is full.
     current: i32,
-    in_flight: VecDeque<(i32, i32)>,
+    in_flight: VecDeque<Sent>,
     acknowledged: u64,
     ends: BTreeMap<i32, Offset>,
 }
 
+/// A batch under way.
+struct Sent {
+    partition: i32,
+    count: i32,
+    batch: Bytes,
+    /// Of the node it was sent to.
+    address: String,
+}
+
 impl Producer {
     /// The topic is created if it is absent and the server allows it.
-    pub fn new(mut connection: Connection, topic: &str, acks: Acks, codec: Codec) -> Result<Self, Failure> {
-        let partitions = connection.topic(topic, true)?.partitions;
+    pub fn new(mut nodes: Routed, topic: &str, acks: Acks, codec: Codec) -> Result<Self, Failure> {
+        let partitions = nodes.any(|node| node.topic(topic, true))?.partitions;
         if partitions < 1 {
             return Err(Failure::new(Code::Failure, format!("topic {topic} has no partitions")));
         }
+        let id = match acks {
+            Acks::All => Some(nodes.any(client::Connection::init_producer_id)?),
+            Acks::Leader | Acks::None => None,
+        };
         Ok(Self {
-            connection,
+            nodes,
+            id,
+            sequences: BTreeMap::new(),
             topic: topic.to_owned(),
             partitions,
             acks,
@@ -68,7 +93,11 @@ impl Producer {
     pub fn push(&mut self, partition: Option<i32>, key: Option<&[u8]>, value: &[u8]) -> Result<(), Failure> {
         let keyed = key.map(|key| partition_of(key, self.partitions));
         let partition = partition.or(keyed).unwrap_or(self.current);
-        let batch = self.batches.entry(partition).or_insert_with(|| BatchBuilder::new(self.codec));
+        let (id, codec, next) = (self.id, self.codec, self.sequences.entry(partition).or_default());
+        let batch = self.batches.entry(partition).or_insert_with(|| match id {
+            Some((id, epoch)) => BatchBuilder::new(codec).producer(id, epoch, *next),
+            None => BatchBuilder::new(codec),
+        });
         if !batch.is_empty() && batch.plain_bytes() + value.len() > BATCH_BYTES {
             self.send(partition)?;
             return self.push(Some(partition), key, value);
@@ -99,23 +128,61 @@ impl Producer {
         let Some(batch) = self.batches.remove(&partition) else { return Ok(()) };
         let count = batch.record_count();
         let batch = batch.build().map_err(|error| Failure::new(Code::Failure, error.to_string()))?;
-        self.connection.send_produce(&self.topic, partition, batch, self.acks)?;
+        let next = self.sequences.entry(partition).or_default();
+        // Sequence numbers begin again at zero after the largest one.
+        *next = (*next).checked_add(count).unwrap_or_else(|| count - (i32::MAX - *next) - 1);
         if self.current == partition {
             self.current = (self.current + 1) % self.partitions;
         }
         if self.acks == Acks::None {
             self.acknowledged += u64::try_from(count).unwrap_or(0);
-            return Ok(());
+            let (topic, acks) = (self.topic.clone(), self.acks);
+            return self.nodes.leader(&topic, partition, |node| node.send_produce(&topic, partition, batch.clone(), acks));
         }
-        self.in_flight.push_back((partition, count));
-        if self.in_flight.len() >= IN_FLIGHT_MAX { self.receive() } else { Ok(()) }
+        let (address, node) = self.nodes.to_leader(&self.topic, partition)?;
+        let sent = node.send_produce(&self.topic, partition, batch.clone(), self.acks);
+        self.in_flight.push_back(Sent { partition, count, batch, address });
+        match sent {
+            Err(error) => self.mend(&error),
+            Ok(()) if self.in_flight.len() >= IN_FLIGHT_MAX => self.receive(),
+            Ok(()) => Ok(()),
+        }
     }
 
     fn receive(&mut self) -> Result<(), Failure> {
-        let Some((partition, count)) = self.in_flight.pop_front() else { return Ok(()) };
-        let first = self.connection.receive_produced()?;
+        let Some(sent) = self.in_flight.front() else { return Ok(()) };
+        match self.nodes.at(&sent.address, client::Connection::receive_produced) {
+            Ok(first) => {
+                self.acknowledge(first);
+                Ok(())
+            }
+            Err(error) => self.mend(&error),
+        }
+    }
+
+    /// The oldest batch under way is there.
+    fn acknowledge(&mut self, first: Offset) {
+        let Some(Sent { partition, count, .. }) = self.in_flight.pop_front() else { return };
         self.acknowledged += u64::try_from(count).unwrap_or(0);
         self.ends.insert(partition, first.plus(i64::from(count)));
+    }
+
+    /// A leader is gone or is another by now: everything under way is sent again, one batch after the other.
+    fn mend(&mut self, error: &ClientError) -> Result<(), Failure> {
+        if !is_worth_a_retry(error) {
+            return Err(Failure::new(Code::Failure, error.to_string()));
+        }
+        let partitions: Vec<i32> = self.in_flight.iter().map(|sent| sent.partition).collect();
+        self.nodes.start_over(&self.topic, partitions.into_iter());
+        let mut again = 0;
+        while let Some(sent) = self.in_flight.front() {
+            let (topic, acks, partition, batch) = (&self.topic, self.acks, sent.partition, &sent.batch);
+            let first =
+                self.nodes.leader(topic, partition, |node| node.produce(topic, partition, batch.clone(), acks))?;
+            self.acknowledge(first);
+            again += 1;
+        }
+        say(&format!("{error}; {again} batches were sent again and are there"));
         Ok(())
     }
 }

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use client::Connection;
 use reqwest::Method;
 use serde_json::Value;
 
 use super::failure::{Code, Failure};
+use super::routed::Routed;
 use super::sql::http;
 
 /// Options of the commands that speak Kafka.
 #[derive(Clone, Debug, clap::Args)]
 pub struct KafkaArgs {
-    /// The server's Kafka address
+    /// The server's Kafka address; of a cluster one or more, separated by commas
     #[arg(long, short = 'b', value_name = "HOST:PORT", env = "SEAWALL_BOOTSTRAP", default_value = "127.0.0.1:9092")]
     pub bootstrap: String,
     /// Longest wait for one answer, in seconds
@@ -26,8 +26,8 @@ impl KafkaArgs {
         Self { bootstrap: bootstrap.to_owned(), timeout: 30 }
     }
 
-    pub fn connect(&self) -> Result<Connection, Failure> {
-        Ok(Connection::connect(&self.bootstrap, "seawall-cli", Duration::from_secs(self.timeout))?)
+    pub fn connect(&self) -> Result<Routed, Failure> {
+        Routed::connect(&self.bootstrap, Duration::from_secs(self.timeout))
     }
 }
 

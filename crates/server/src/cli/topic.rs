@@ -91,7 +91,7 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
 }
 
 fn list(args: &List) -> Result<(), Failure> {
-    let topics = args.kafka.connect()?.topics()?;
+    let topics = args.kafka.connect()?.any(client::Connection::topics)?;
     let shown = topics.into_iter().filter(|topic| args.internal || !topic.internal);
     let rows: Vec<Vec<Value>> =
         shown.map(|topic| vec![topic.name.into(), topic.partitions.into(), topic.internal.into()]).collect();
@@ -104,17 +104,17 @@ fn create(args: &Create) -> Result<(), Failure> {
         partitions: args.partitions,
         config: args.config.iter().cloned().collect(),
     };
-    args.kafka.connect()?.create_topic(&spec)?;
+    args.kafka.connect()?.any(|node| node.create_topic(&spec))?;
     say(&format!("created {}", args.name));
     Ok(())
 }
 
 fn describe(args: &Describe) -> Result<(), Failure> {
-    let mut connection = args.kafka.connect()?;
-    let topic = connection.topic(&args.name, false)?;
+    let mut nodes = args.kafka.connect()?;
+    let topic = nodes.any(|node| node.topic(&args.name, false))?;
     if args.config {
         let origin = |is_default: bool| if is_default { "default" } else { "topic" };
-        let settings = connection.topic_settings(&args.name)?;
+        let settings = nodes.any(|node| node.topic_settings(&args.name))?;
         let rows: Vec<Vec<Value>> = settings
             .into_iter()
             .map(|setting| vec![setting.name.into(), setting.value.into(), origin(setting.is_default).into()])
@@ -123,8 +123,8 @@ fn describe(args: &Describe) -> Result<(), Failure> {
     }
     let mut rows = Vec::new();
     for partition in 0..topic.partitions {
-        let start = connection.list_offset(&args.name, partition, client::EARLIEST)?.0;
-        let end = connection.list_offset(&args.name, partition, client::LATEST)?.0;
+        let mut at = |time| nodes.leader(&args.name, partition, |node| node.list_offset(&args.name, partition, time));
+        let (start, end) = (at(client::EARLIEST)?.0, at(client::LATEST)?.0);
         rows.push(vec![partition.into(), start.into(), end.into(), (end - start).into()]);
     }
     args.format.show(&["partition", "start", "end", "records"], &rows)
@@ -132,9 +132,9 @@ fn describe(args: &Describe) -> Result<(), Failure> {
 
 fn delete(args: &Delete) -> Result<(), Failure> {
     confirm(&format!("Delete {} and all records?", args.names.join(", ")), args.yes)?;
-    let mut connection = args.kafka.connect()?;
+    let mut nodes = args.kafka.connect()?;
     for name in &args.names {
-        connection.delete_topic(name)?;
+        nodes.any(|node| node.delete_topic(name))?;
         say(&format!("deleted {name}"));
     }
     Ok(())

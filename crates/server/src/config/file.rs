@@ -61,6 +61,14 @@ fn setting(at: &str, full: String, value: &DeValue<'_>, line: usize) -> Result<S
         DeValue::String(text) => text.to_string(),
         DeValue::Boolean(value) => value.to_string(),
         DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
+        // A list may be written as one, element by element.
+        DeValue::Array(list) if list.iter().all(|item| matches!(item.get_ref(), DeValue::String(_))) => {
+            let parts = list.iter().filter_map(|item| match item.get_ref() {
+                DeValue::String(text) => Some(text.to_string()),
+                _ => None,
+            });
+            parts.collect::<Vec<_>>().join(",")
+        }
         other => {
             let cause = format!("needs {}, not a TOML {}", key.shape, other.type_str());
             return Err(ConfigError::WrongType { at: at.to_owned(), key: full, cause });

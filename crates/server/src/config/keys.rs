@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::{ByteSize, Value};
+use super::value::{ByteSize, Peers, Value};
 
 /// One setting.
 #[derive(Debug)]
@@ -146,6 +146,8 @@ settings! {
         http: SocketAddr = "127.0.0.1:8888", flag "http";
         /// Address for PostgreSQL clients.
         postgres: SocketAddr = "127.0.0.1:5433", flag "postgres";
+        /// Address for the other nodes of the cluster; used only when cluster.peers is set.
+        peer: SocketAddr = "127.0.0.1:7400", flag "peer";
         /// The host:port Kafka clients are told to connect to; none = the address of listen.kafka.
         advertised_kafka: Option<String> = "none", flag "advertised-kafka";
         /// Accept an address other machines can reach although nothing is encrypted and nobody is asked who they are.
@@ -160,6 +162,10 @@ settings! {
     cluster: Cluster {
         /// Name for people; identity is a UUID chosen when the data folder is first used.
         name: String = "seawall";
+        /// The founding nodes and their listen.peer, this one among them; empty = this node is alone.
+        peers: Peers = "", flag "peers";
+        /// Where the node stands, such as a data centre: replicas are spread over zones; none = not said.
+        zone: Option<String> = "none";
     }
 
     /// Where sealed segments are kept for good.

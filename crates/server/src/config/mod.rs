@@ -26,6 +26,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use base::NodeId;
+
+use crate::shell::security;
+
 pub use flags::ConfigFlags;
 pub use keys::{Config, KEYS, Key};
 pub use nearest::nearest;
@@ -39,6 +43,8 @@ pub const FILES: [&str; 2] = ["seawall.toml", "/etc/seawall/seawall.toml"];
 const OTHER_VARIABLES: [&str; 4] = ["SEAWALL_CONFIG", "SEAWALL_BOOTSTRAP", "SEAWALL_URL", "SEAWALL_FORMAT"];
 /// What `--dev` puts between the defaults and the file.
 const DEV: [(&str, &str); 1] = [("node.data_dir", "seawall-dev")];
+/// Most founding members: all of them vote on every change of the metadata.
+const VOTERS_MAX: usize = 7;
 /// A configuration file larger than this is some other file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -188,13 +194,29 @@ impl Loaded {
         let refuse = |name: &'static str, cause: String| {
             Err(ConfigError::Refused { key: name, origin: self.origin(key(name)), cause })
         };
-        let listeners: [(&'static str, SocketAddr); 3] = [
+        let mut listeners: Vec<(&'static str, SocketAddr)> = vec![
             ("listen.kafka", config.listen.kafka),
             ("listen.http", config.listen.http),
             ("listen.postgres", config.listen.postgres),
         ];
-        for (name, address) in listeners {
-            if !address.ip().is_loopback() && !config.listen.insecure {
+        if !config.cluster.peers.0.is_empty() {
+            listeners.push(("listen.peer", config.listen.peer));
+        }
+        let has_certificate = security::exists(&config.security_dir());
+        for &(name, address) in &listeners {
+            let is_open = !address.ip().is_loopback() && !config.listen.insecure;
+            if is_open && name == "listen.peer" {
+                if has_certificate {
+                    continue;
+                }
+                let cause = format!(
+                    "{address} can be reached from other machines, and this node has no certificate in {}: run \
+                     `seawall cluster init` on the first node and `seawall cluster join` on the others",
+                    config.security_dir().display()
+                );
+                return refuse(name, cause);
+            }
+            if is_open {
                 return refuse(
                     name,
                     format!(
@@ -211,6 +233,7 @@ impl Loaded {
                 );
             }
         }
+        self.check_cluster()?;
         if config.query.timeout_default > config.query.timeout_max {
             return refuse(
                 "query.timeout_default",
@@ -232,6 +255,47 @@ impl Loaded {
             return refuse("log.file_bytes", "must be at least log.batch_bytes_max: a batch lies in one file".into());
         }
         self.check_nonzero()
+    }
+
+    /// What holds the nodes of a cluster together.
+    fn check_cluster(&self) -> Result<(), ConfigError> {
+        let config = &self.config;
+        let refuse = |name: &'static str, cause: String| {
+            Err(ConfigError::Refused { key: name, origin: self.origin(key(name)), cause })
+        };
+        if config.node.id == 0 {
+            return refuse("node.id", "must be above zero".into());
+        }
+        let peers = &config.cluster.peers.0;
+        if peers.is_empty() {
+            return Ok(());
+        }
+        let (own, others) = (NodeId(config.node.id), config.cluster.peers.show());
+        let Some(address) = peers.get(&own) else {
+            let cause = format!("this is node {own} (node.id), which {others} does not name: add it, or correct node.id");
+            return refuse("cluster.peers", cause);
+        };
+        if peers.len() == 2 {
+            return refuse(
+                "cluster.peers",
+                "two nodes cannot go on when one of them fails, so they are worth less than one: name one node, or \
+                 three"
+                    .into(),
+            );
+        }
+        let named = peers.len();
+        if named > VOTERS_MAX {
+            return refuse("cluster.peers", format!("names {named} nodes; at most {VOTERS_MAX} can found a cluster"));
+        }
+        if address.port() != config.listen.peer.port() && config.listen.peer.port() != 0 {
+            let cause = format!("the other nodes look for this one at {address} (cluster.peers): use the same port");
+            return refuse("listen.peer", cause);
+        }
+        if named > 1 && config.deep_storage.url.is_none() {
+            let cause = "the nodes of a cluster share it: name a folder that every node sees";
+            return refuse("deep_storage.url", cause.into());
+        }
+        Ok(())
     }
 
     /// Bounds that would stop everything at zero.
@@ -264,6 +328,11 @@ impl Config {
     pub fn deep_storage_dir(&self) -> PathBuf {
         let folder = |url: &String| PathBuf::from(url.strip_prefix("file://").unwrap_or(url));
         self.deep_storage.url.as_ref().map_or_else(|| self.node.data_dir.join("deep"), folder)
+    }
+
+    /// Where this node's certificate is, if it has one.
+    pub fn security_dir(&self) -> PathBuf {
+        security::folder(&self.node.data_dir)
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, FromArgMatches};
 
+use super::value::Peers;
 use super::*;
 
 fn with_file(content: &str) -> (tempdir::Folder, Sources) {
@@ -162,4 +163,46 @@ fn flags_reach_the_configuration() {
     assert!(loaded.config.listen.insecure && loaded.config.dev);
     let wrong = parse(&["--set", "log.retenton=1h"]).unwrap_err().to_string();
     assert!(wrong.contains("did you mean log.retention?"), "{wrong}");
+}
+
+fn cluster(changes: &[(&'static str, &str)]) -> Result<Loaded, String> {
+    let mut sources = Sources { dev: true, ..Sources::default() };
+    let three = "1@127.0.0.1:7401, 2@127.0.0.1:7402,3@127.0.0.1:7403";
+    let whole = [("cluster.peers", three), ("listen.peer", "7401"), ("deep_storage.url", "/shared")];
+    sources.flags =
+        whole.iter().chain(changes).map(|(key, value)| (*key, (*key).to_owned(), (*value).to_owned())).collect();
+    load(&sources).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_cluster_is_named_whole() {
+    let loaded = cluster(&[]).unwrap();
+    assert_eq!(loaded.config.cluster.peers.0.len(), 3);
+    assert_eq!(loaded.config.cluster.peers.show(), "1@127.0.0.1:7401,2@127.0.0.1:7402,3@127.0.0.1:7403");
+    assert_eq!(Peers::parse(&loaded.config.cluster.peers.show()), Ok(loaded.config.cluster.peers));
+    assert!(cluster(&[("cluster.peers", "")]).is_ok(), "alone");
+    let text = "[cluster]\npeers = [\"1@127.0.0.1:1\", \"2@127.0.0.1:2\"]\n";
+    assert_eq!(file::parse("f", text).unwrap()[0].text, "1@127.0.0.1:1,2@127.0.0.1:2");
+}
+
+#[test]
+fn a_cluster_that_cannot_be_is_refused() {
+    let refused: &[(&'static str, &str, &str)] = &[
+        ("cluster.peers", "1@127.0.0.1:1,1@127.0.0.1:2,3@127.0.0.1:3", "node 1 stands in it twice"),
+        ("cluster.peers", "1@127.0.0.1:1,2@127.0.0.1:1", "nodes 1 and 2 have the same address 127.0.0.1:1"),
+        ("cluster.peers", "0@127.0.0.1:1", "is not a node's number"),
+        ("cluster.peers", "1@example", "is not a node's number"),
+        ("cluster.peers", "1@127.0.0.1:7401,2@127.0.0.1:2", "two nodes cannot go on when one of them fails"),
+        ("cluster.peers", "1@1.1.1.1:7401,2@2.1.1.1:1,3@3.1.1.1:1,4@4.1.1.1:1,5@5.1.1.1:1,6@6.1.1.1:1,7@7.1.1.1:1,8@8.1.1.1:1", "at most 7"),
+        ("node.id", "4", "which 1@127.0.0.1:7401,2@127.0.0.1:7402,3@127.0.0.1:7403 does not name"),
+        ("node.id", "0", "must be above zero"),
+        ("listen.peer", "7405", "the other nodes look for this one at 127.0.0.1:7401"),
+        ("listen.peer", "10.0.0.1:7401", "can be reached from other machines"),
+        ("listen.kafka", "7401", "is also the address of listen.peer"),
+        ("deep_storage.url", "none", "name a folder that every node sees"),
+    ];
+    for (key, value, reason) in refused {
+        let told = cluster(&[(key, value)]).map(|_| ()).unwrap_err();
+        assert!(told.contains(reason), "{key} = {value}: {told}");
+    }
 }

@@ -1,13 +1,20 @@
 //! The kinds of value a key can have: how each is read from text and shown as text. `parse(show(v))` is
 //! always `v`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base::NodeId;
+
 /// A number of bytes, written with a unit of 1,024 (`1GiB`) or of 1,000 (`1GB`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ByteSize(pub u64);
+
+/// The founding members of a cluster and where they hear each other. Empty: the node is alone.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Peers(pub BTreeMap<NodeId, SocketAddr>);
 
 /// A kind of value.
 pub trait Value: Sized {
@@ -99,6 +106,31 @@ impl Value for SocketAddr {
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Value for Peers {
+    const SHAPE: &'static str = "a list such as 1@10.0.0.1:7400,2@10.0.0.2:7400,3@10.0.0.3:7400";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut peers = BTreeMap::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let wrong = || format!("{part:?} is not a node's number, @, and its address, such as 1@10.0.0.1:7400");
+            let (id, address) = part.split_once('@').ok_or_else(wrong)?;
+            let id = id.trim().parse().ok().filter(|id| *id > 0).map(NodeId).ok_or_else(wrong)?;
+            let address: SocketAddr = address.trim().parse().map_err(|_| wrong())?;
+            if let Some(other) = peers.iter().find(|(_, known)| **known == address).map(|(id, _)| *id) {
+                return Err(format!("nodes {other} and {id} have the same address {address}"));
+            }
+            if peers.insert(id, address).is_some() {
+                return Err(format!("node {id} stands in it twice"));
+            }
+        }
+        Ok(Self(peers))
+    }
+
+    fn show(&self) -> String {
+        self.0.iter().map(|(id, address)| format!("{id}@{address}")).collect::<Vec<_>>().join(",")
     }
 }
 

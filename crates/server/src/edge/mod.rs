@@ -10,4 +10,4 @@ pub mod queries;
 pub mod socket;
 
 #[cfg(test)]
-mod testing;
+pub mod testing;

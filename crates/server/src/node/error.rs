@@ -19,6 +19,15 @@ pub enum NodeError {
     Propose(quorum::ProposeError),
     #[error("metadata cannot be changed now: {0}")]
     ControlStopped(String),
+    /// No majority, or an election: nothing was changed. Retry.
+    #[error("{0}")]
+    NoLeader(String),
+    /// Too few replicas can be reached: nothing was written. Retry.
+    #[error("{0}")]
+    NotEnoughReplicas(String),
+    /// Written and committed, and not copied as often as asked: retry.
+    #[error("partition {partition}: {have} replicas have the write and min.insync.replicas is {wanted}; it stays: retry")]
+    TooFewCopies { partition: String, have: usize, wanted: usize },
     #[error(transparent)]
     Append(#[from] log::AppendError),
     #[error(transparent)]
@@ -50,6 +59,8 @@ impl From<MetaError> for NodeError {
             MetaError::TooLarge { .. } => Self::Invalid(error.to_string()),
             MetaError::DiskFull => Self::ControlStopped(error.to_string()),
             MetaError::Stopped(cause) => Self::ControlStopped(cause),
+            MetaError::NoLeader { .. } => Self::NoLeader(error.to_string()),
+            MetaError::Timeout { waited_ms } => Self::Timeout { what: "the change of the metadata", waited_ms },
         }
     }
 }
@@ -63,6 +74,7 @@ impl From<LogsError> for NodeError {
             LogsError::Disk(error) => Self::Disk(error),
             LogsError::Unknown(partition) => Self::UnknownPartition(partition.to_string()),
             LogsError::Broken { partition, reason } => Self::Broken { partition: partition.to_string(), reason },
+            LogsError::NotEnoughReplicas { .. } => Self::NotEnoughReplicas(error.to_string()),
             LogsError::Timeout => Self::Timeout { what: "making the write durable", waited_ms: 0 },
             LogsError::Busy => Self::Busy { what: "the log's queue", bound: error.to_string() },
             LogsError::Closed => Self::Stopping,

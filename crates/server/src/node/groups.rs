@@ -1,4 +1,4 @@
-//! The group coordinator at work: one task that owns it, its log, its clock.
+//! The group coordinator at work, on the node whose duty it is (see [`duty`]): one task that owns it, its log, its clock.
 //!
 //! ```text
 //! edges --queue--> task: step --Persist--> one append at a time to __consumer_offsets
@@ -13,24 +13,31 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::batch::{BatchHeader, Codec, split};
 use base::limits::BATCH_BYTES_MAX;
 use base::records::{BatchBuilder, decode_shared};
-use base::{Offset, PartitionIndex, TopicPartition};
+use base::{Offset, Term, TopicPartition};
 use bytes::{Bytes, BytesMut};
+use control::State;
+use log::AppendError;
 use log::groups::{Coordinator, Effect, GroupError, GroupsConfig, Input, Record, Request, Response, Ticket, WriteId};
 use log::{ReadLimit, Reader};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Acks, NodeError, time, topics};
+use super::hosting::Hosting;
+use super::{Acks, time};
 use crate::config::Config;
 use crate::shell::logs::{LogsError, LogsHandle};
 use crate::shell::meta::MetaHandle;
+use duty::{Duty, Keeper};
+
+mod duty;
 
 /// The internal topic.
-const TOPIC: &str = "__consumer_offsets";
+pub const TOPIC: &str = "__consumer_offsets";
 /// Requests waiting for the task.
 const QUEUE_MAX: usize = 4_096;
 /// Requests that wait for an answer: members waiting for a rebalance, committers for a write.
@@ -45,6 +52,8 @@ const APPEND_MS_MAX: u64 = 8_000;
 const CHECKPOINT_AFTER_BYTES: u64 = 8 << 20;
 /// Read at a time when loading.
 const READ_BYTES: usize = 4 << 20;
+/// How long the start of a node alone waits for its groups.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest sleep without a deadline.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -52,46 +61,26 @@ const _: () =
     assert!(APPEND_MS_MAX < log::groups::limits::WRITE_MS_MAX, "the append must end before its writers give up");
 const _: () = assert!(APPEND_BYTES <= BATCH_BYTES_MAX, "an append is one command of the log");
 
-/// The groups of this node.
+/// The groups, wherever they are coordinated.
 #[derive(Clone)]
 pub struct Groups {
-    /// `None`: their log cannot be read.
-    requests: Option<mpsc::Sender<Asked>>,
+    duty: watch::Receiver<Duty>,
 }
 
+#[derive(Debug)]
 struct Asked {
     request: Request,
     answer: oneshot::Sender<Response>,
 }
 
 impl Groups {
-    /// Makes the internal topic if it is absent, loads what it holds, and starts the task. If its partition cannot be served,
-    /// the node serves everything else: groups are answered "not available".
-    ///
-    /// # Errors
-    /// The topic is absent and cannot be made.
-    pub async fn start(config: &Config, meta: MetaHandle, logs: LogsHandle) -> Result<Self, NodeError> {
-        let topic = match meta.state().topic_named(TOPIC).cloned() {
-            Some(topic) => topic,
-            None => topics::create_topic(&meta, &logs, config, TOPIC, 1, overrides(), true).await?,
-        };
-        let partition = TopicPartition { topic: topic.id, partition: PartitionIndex(0) };
-        let Some(reader) = logs.reader(partition) else {
-            tracing::error!(topic = TOPIC, "consumer groups are not available: their partition could not be opened");
-            return Ok(Self { requests: None });
-        };
-        let config = groups_config(config);
-        let loaded = tokio::task::spawn_blocking(move || load(&reader, config)).await;
-        let (coordinator, bytes) = match loaded {
-            Ok(Ok(loaded)) => loaded,
-            Ok(Err(error)) => {
-                tracing::error!(topic = TOPIC, %error, "consumer groups are not available: their log cannot be read");
-                return Ok(Self { requests: None });
-            }
-            Err(error) => return Err(NodeError::Internal(format!("loading consumer groups: {error}"))),
-        };
-        let (requests, queue) = mpsc::channel(QUEUE_MAX);
-        let task = tokio::spawn(Task::new(coordinator, logs, partition, bytes).run(queue));
+    /// Makes the internal topic if it is absent, and coordinates whenever this node leads its partition. A node alone is
+    /// waited for until it does, a while; one of several answers "not available" until somebody leads.
+    pub async fn start(config: &Arc<Config>, meta: &MetaHandle, hosting: &Hosting, logs: &LogsHandle) -> Self {
+        let (duty, mut watched) = watch::channel(Duty::Unknown);
+        let (config, meta, hosting, logs) = (Arc::clone(config), meta.clone(), hosting.clone(), logs.clone());
+        let is_alone = config.cluster.peers.0.len() < 2;
+        let task = tokio::spawn(Keeper { config, meta, hosting, logs, duty }.run());
         tokio::spawn(async move {
             // A node that stopped is started again and recovers; one without its groups would refuse them for ever.
             if task.await.is_err_and(|error| error.is_panic()) {
@@ -99,17 +88,32 @@ impl Groups {
                 std::process::abort();
             }
         });
-        Ok(Self { requests: Some(requests) })
+        if is_alone {
+            let here = watched.wait_for(|duty| matches!(duty, Duty::Here(_)));
+            if tokio::time::timeout(START_PATIENCE, here).await.is_err() {
+                tracing::error!(topic = TOPIC, "consumer groups are not available yet: their partition is not served");
+            }
+        }
+        Self { duty: watched }
     }
 
     /// Asks the coordinator. Every wait in it has a deadline of its own.
     pub async fn request(&self, request: Request) -> Response {
-        let refused = request.refused(GroupError::NotAvailable);
-        let Some(requests) = &self.requests else { return refused };
+        let duty = self.duty.borrow().clone();
+        let requests = match duty {
+            Duty::Here(requests) => requests,
+            Duty::Unknown => return request.refused(GroupError::NotAvailable),
+            Duty::Loading => return request.refused(GroupError::Loading),
+            // Clients ask every node for its groups and put the lists together.
+            Duty::Elsewhere if matches!(request, Request::List { .. }) => return Response::List(Ok(Vec::new())),
+            Duty::Elsewhere => return request.refused(GroupError::NotCoordinator),
+        };
+        let refused = request.refused(GroupError::NotCoordinator);
         let (answer, answered) = oneshot::channel();
         if requests.send(Asked { request, answer }).await.is_err() {
             return refused;
         }
+        // Nobody answers: another node coordinates by now.
         answered.await.unwrap_or(refused)
     }
 }
@@ -215,6 +219,8 @@ struct Task {
     coordinator: Coordinator,
     logs: LogsHandle,
     partition: TopicPartition,
+    /// Under which it was loaded; nothing is written under another.
+    term: Term,
     last_ticket: u64,
     waiting: BTreeMap<Ticket, oneshot::Sender<Response>>,
     writes: VecDeque<(WriteId, Vec<Record>)>,
@@ -226,11 +232,12 @@ struct Task {
 }
 
 impl Task {
-    fn new(coordinator: Coordinator, logs: LogsHandle, partition: TopicPartition, bytes: u64) -> Self {
+    fn new(coordinator: Coordinator, logs: LogsHandle, partition: TopicPartition, term: Term, bytes: u64) -> Self {
         Self {
             coordinator,
             logs,
             partition,
+            term,
             last_ticket: 0,
             waiting: BTreeMap::new(),
             writes: VecDeque::new(),
@@ -241,8 +248,10 @@ impl Task {
         }
     }
 
-    async fn run(mut self, mut queue: mpsc::Receiver<Asked>) {
+    /// Until nobody asks any more, or the partition has another leader.
+    async fn run(mut self, mut queue: mpsc::Receiver<Asked>, mut states: watch::Receiver<Arc<State>>) {
         let mut writing: Option<Writing> = None;
+        let mut state = Arc::clone(&states.borrow_and_update());
         loop {
             if writing.is_none() {
                 writing = self.next_write();
@@ -257,11 +266,25 @@ impl Task {
                 },
                 written = under_way(&mut writing) => {
                     writing = None;
+                    if matches!(written.result, Err(LogsError::Append(AppendError::NotLeader { .. }))) {
+                        return;
+                    }
                     self.written(written);
+                }
+                Ok(()) = states.changed() => {
+                    let before = std::mem::replace(&mut state, Arc::clone(&states.borrow_and_update()));
+                    let gone = before.topics.values().filter(|topic| !state.topics.contains_key(&topic.id));
+                    gone.for_each(|topic| self.forget(&topic.name));
                 }
                 () = tokio::time::sleep(sleep) => self.step(Input::Tick),
             }
         }
+    }
+
+    /// A topic was deleted, on whichever node.
+    fn forget(&mut self, topic: &str) {
+        let (answer, _nobody_waits) = oneshot::channel();
+        self.ask(Asked { request: Request::ForgetTopic { topic: topic.to_owned() }, answer });
     }
 
     fn ask(&mut self, asked: Asked) {
@@ -334,7 +357,7 @@ impl Task {
     }
 
     fn append(&self, of: Of, records: &[Record]) -> Writing {
-        let (logs, partition) = (self.logs.clone(), self.partition);
+        let (logs, partition, term) = (self.logs.clone(), self.partition, self.term);
         let appends = appends(records);
         Box::pin(async move {
             let appends = match appends {
@@ -348,7 +371,8 @@ impl Task {
             let deadline = time::now().plus(APPEND_MS_MAX);
             let mut first = None;
             for append in appends {
-                match logs.append(partition, append, Acks::All, deadline).await {
+                // Under another term what was loaded may not be what there is.
+                match logs.append_in_term(partition, append, Acks::All, deadline, term).await {
                     Ok(appended) => {
                         first.get_or_insert(appended.base_offset);
                     }

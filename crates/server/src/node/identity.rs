@@ -42,6 +42,7 @@ const LAYOUT: u32 = 1;
 #[derive(Debug)]
 pub struct DataDir {
     pub path: PathBuf,
+    pub identity: Identity,
     _lock: File,
 }
 
@@ -73,7 +74,33 @@ pub fn claim(path: &Path, node: NodeId) -> Result<DataDir, IdentityError> {
         let cause = format!("its layout is {}, this build knows {LAYOUT}", identity.layout);
         return Err(IdentityError::Damaged { path: file, cause });
     }
-    Ok(DataDir { path: path.to_owned(), _lock: lock })
+    Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+}
+
+/// Sets the control data and the identity of a stopped node aside, so that it starts without a cluster, as another disk: the
+/// old cluster will not take it for the voter it was. Nothing is deleted. Returns the folder they are in.
+///
+/// # Errors
+/// The node runs, there is nothing to set aside, or the folder cannot be changed.
+pub fn set_control_aside(path: &Path) -> Result<PathBuf, String> {
+    let told = |error: std::io::Error| format!("{}: {error}", path.display());
+    if !path.join(IDENTITY).exists() {
+        return Err(format!("{} is no node's data folder: there is no {IDENTITY} in it", path.display()));
+    }
+    let lock = File::options().create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(told)?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| format!("{}: the node runs; stop every node of the cluster first", path.display()))?;
+    let aside = path.join(format!("control-aside-{}", Uuid::new_v4()));
+    fs::create_dir(&aside).map_err(told)?;
+    // The identity goes first: from then on this is another disk, whatever else is left.
+    for name in [IDENTITY, "control", "hard-state"] {
+        match fs::rename(path.join(name), aside.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(told(error)),
+            _ => {}
+        }
+    }
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(told)?;
+    Ok(aside)
 }
 
 fn write_durably(path: &Path, identity: &Identity) -> std::io::Result<()> {

@@ -8,23 +8,31 @@
 //!                  +-- query         SQL over the tables' snapshots
 //! ```
 
+pub mod cluster;
 pub mod error;
 pub mod findings;
 pub mod groups;
+pub mod hosting;
+#[cfg(test)]
+mod cluster_tests;
 mod identity;
+pub mod leaders;
+mod mastery;
+mod membership;
 pub mod query_threads;
+mod router;
 mod serve;
 pub mod start;
 pub mod tables;
 pub mod telemetry;
 pub mod time;
-mod topics;
+pub mod topics;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Offset, ProducerEpoch, ProducerId, Tick, TopicPartition};
+use base::{NodeId, Offset, ProducerEpoch, ProducerId, Term, Tick, TopicPartition};
 use bytes::Bytes;
 use control::{Applied, Command, State, TableId, TableMode, Topic};
 use store::spec::TableSpec;
@@ -32,11 +40,17 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::shell::logs::LogsHandle;
-use crate::shell::meta::MetaHandle;
+use crate::shell::meta::{MasterStatus, MetaHandle};
+use crate::shell::peers::PeersHandle;
+use leaders::Leaders;
+use router::Router;
 use tables::{TableStatus, Tables};
 
 pub use error::NodeError;
 pub use findings::{Finding, Findings};
+pub use identity::set_control_aside;
+#[cfg(test)]
+pub use identity::DataDir;
 pub use serve::serve;
 
 /// When a producer is answered.
@@ -52,6 +66,8 @@ pub enum Acks {
 
 /// Longest wait for a new table to begin on this node.
 const TABLE_BEGINS: Duration = Duration::from_secs(10);
+/// Longest wait for the rows of a suspended table to be sealed; it goes on in the background after that.
+const TABLE_SEALED: Duration = Duration::from_secs(30);
 /// Longest wait of a query for tables that still catch up after a restart.
 const CATCH_UP: Duration = Duration::from_secs(30);
 
@@ -60,6 +76,13 @@ pub struct Node {
     config: Arc<Config>,
     meta: MetaHandle,
     logs: LogsHandle,
+    hosting: hosting::Hosting,
+    /// `None`: the node is alone.
+    peers: Option<PeersHandle>,
+    router: Arc<Router>,
+    leaders: Arc<Leaders>,
+    /// Which nodes a link to is up.
+    links: tokio::sync::watch::Receiver<BTreeMap<NodeId, bool>>,
     groups: groups::Groups,
     tables: Arc<Tables>,
     query: query::QueryService,
@@ -78,6 +101,41 @@ impl Node {
     /// The metadata as of the last applied command. Cheap.
     pub fn state(&self) -> Arc<State> {
         self.meta.state()
+    }
+
+    /// This node's number.
+    pub fn id(&self) -> NodeId {
+        NodeId(self.config.node.id)
+    }
+
+    /// Who leads group 0: the active master.
+    pub fn master(&self) -> Arc<MasterStatus> {
+        self.meta.master()
+    }
+
+    /// Group 0's thread.
+    pub fn meta(&self) -> &MetaHandle {
+        &self.meta
+    }
+
+    /// The partitions' threads.
+    pub fn logs(&self) -> &LogsHandle {
+        &self.logs
+    }
+
+    /// The links to the other nodes. `None`: the node is alone.
+    pub fn peers(&self) -> Option<&PeersHandle> {
+        self.peers.as_ref()
+    }
+
+    /// Where other nodes' calls are answered.
+    pub fn router(&self) -> &Arc<Router> {
+        &self.router
+    }
+
+    /// Who leads a partition, and since which term, as far as this node knows.
+    pub fn leader_of(&self, partition: TopicPartition) -> Option<(NodeId, Term)> {
+        self.leaders.leader_of(partition)
     }
 
     /// Proposes to group 0; answers when the command has been committed and applied here.
@@ -190,11 +248,13 @@ impl Node {
     pub async fn set_suspended(&self, name: &str, suspended: bool) -> Result<(), NodeError> {
         let unknown = || NodeError::UnknownTable(name.into());
         let table = self.tables.named(name).ok_or_else(unknown)?;
-        if suspended {
-            self.tables.suspend(&table).await?;
-        }
         let mode = if suspended { TableMode::Suspended } else { TableMode::Running };
-        self.propose(Command::SetTableMode { id: table.id, mode }).await.map(drop)
+        self.propose(Command::SetTableMode { id: table.id, mode }).await?;
+        if suspended && !self.tables.sealed(&table, TABLE_SEALED).await {
+            let waited_ms = u64::try_from(TABLE_SEALED.as_millis()).unwrap_or(u64::MAX);
+            return Err(NodeError::Timeout { what: "sealing what the suspended table has read", waited_ms });
+        }
+        Ok(())
     }
 
     /// Every table with its counters.
@@ -223,10 +283,16 @@ impl Node {
 
     /// Flushes and ends what has threads of its own.
     pub async fn close(&self) {
+        let up = self.links.borrow().clone();
+        self.leaders.hand_over(self.id(), &self.meta, &up).await;
         if let Err(error) = self.logs.close().await {
             tracing::error!(%error, "the log did not close cleanly; the next start recovers it");
         }
         self.meta.close().await;
+        if let Some(peers) = &self.peers {
+            peers.close().await;
+        }
+        self.router.end();
     }
 
     async fn await_table(&self, done: impl Fn(&Tables) -> bool) -> Result<(), NodeError> {

@@ -1,28 +1,33 @@
-//! From a data folder to a node that serves: metadata, partitions, groups, tables, queries, in this order.
+//! From a data folder to a node that serves: links, metadata, partitions, groups, tables, queries, in this order.
+//!
+//! A node alone is done with everything when it serves. One of several waits for nobody: it serves what it knows
+//! to be committed, and the rest follows when enough nodes can talk.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use base::disk::Disk;
-use base::{ClusterId, NodeId, TopicId};
-use control::{Command, State};
+use base::NodeId;
 use query::{QueryLimits, QueryService};
 use tokio::sync::Semaphore;
-use uuid::Uuid;
 
+use super::hosting::Hosting;
 use super::identity::{DataDir, IdentityError, claim};
+use super::leaders::Leaders;
+use super::mastery;
+use super::membership::{self, Known};
 use super::query_threads::QueryThreads;
+use super::router::Router;
 use super::tables::{Deps, NodeCatalog, Tables, TablesConfig};
 use super::telemetry::Telemetry;
-use super::{Findings, Node, NodeError, groups, telemetry, time, topics};
+use super::{Findings, Node, NodeError, groups, telemetry, time};
 use crate::config::Config;
 use crate::shell::deep::DeepStorage;
 use crate::shell::disk::RealDisk;
-use crate::shell::logs::{self, LogsConfig, LogsHandle};
-use crate::shell::meta::{self, MetaOpenError};
-
-/// Most partitions opened at the same time at a start.
-const OPENING_MAX: usize = 64;
+use crate::shell::logs::{self, LogsConfig};
+use crate::shell::meta::{self, MetaError, MetaHandle, MetaOpenError};
+use crate::shell::outbox::{Nowhere, Outbox};
+use crate::shell::peers::{self, PeersConfig, PeersError, PeersHandle};
+use crate::shell::security::{self, SecurityError};
 
 /// Why the node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +42,10 @@ pub enum StartError {
     HardState(#[from] quorum::JournalError),
     #[error(transparent)]
     Node(#[from] NodeError),
+    #[error(transparent)]
+    Peers(#[from] PeersError),
+    #[error("the certificates: {0}")]
+    Security(#[from] SecurityError),
     #[error("{0}: {1}")]
     Io(&'static str, std::io::Error),
 }
@@ -47,11 +56,29 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     let data = claim(&config.node.data_dir, node)?;
     let findings = Arc::new(Findings::default());
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(&data.path)?);
-    let meta = meta::start(Arc::clone(&disk), "control", node, Arc::clone(&findings))?;
-    if meta.state().cluster.is_none() {
-        let cluster = ClusterId(Uuid::new_v4());
-        meta.propose(Command::FormCluster { cluster, formed: time::wall(), founders: vec![node] }).await.map_err(NodeError::from)?;
+    let router = Arc::new(Router::new(Arc::clone(&findings)));
+    let known = Known::new(&config);
+    let peers = start_peers(&config, &data, &known, &router)?;
+    let outbox: Arc<dyn Outbox> = match &peers {
+        Some(peers) => Arc::new(peers.clone()),
+        None => Arc::new(Nowhere),
+    };
+    let meta = meta::start(meta::Start {
+        disk: Arc::clone(&disk),
+        dir: "control".into(),
+        node,
+        voters: voters(&config),
+        findings: Arc::clone(&findings),
+        outbox: Arc::clone(&outbox),
+        peers: peers.clone(),
+    })?;
+    router.serve_meta(&meta);
+    mastery::serve(&router, &meta);
+    membership::follow(&config, &meta, known);
+    if meta.master().is_active {
+        form(&config, &data, &meta).await?;
     }
+    membership::introduce_later(&config, data.identity.disk, &meta, &findings);
     disk.create_dir_all("log")?;
     let log_disk: Arc<dyn Disk> = Arc::new(RealDisk::open(&data.path.join("log"))?);
     let hard = Arc::new(Mutex::new(quorum::HardStates::open(Arc::clone(&disk), "hard-state")?));
@@ -65,14 +92,19 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         hard,
         config: logs_config,
         findings: Arc::clone(&findings),
+        outbox,
     });
     let logs = started.map_err(|error| StartError::Io("the log's threads", error))?;
-    open_partitions(&meta.state(), &logs, &config, &*log_disk).await?;
-    let groups = groups::Groups::start(&config, meta.clone(), logs.clone()).await?;
+    router.serve_logs(&logs);
+    let hosting = Hosting::start(&config, &meta, &logs, &*log_disk).await?;
+    let leaders = Leaders::start(&logs, peers.as_ref(), &router);
+    leaders.balance(node, &meta, router.links());
+    let groups = groups::Groups::start(&config, &meta, &hosting, &logs).await;
     let deep =
         DeepStorage::folder(&config.deep_storage_dir()).map_err(|error| StartError::Io("deep storage", error))?;
     let threads = threads(config.store.threads);
     let tables = Arc::new(Tables::new(Deps {
+        node,
         config: TablesConfig {
             segment_rows_max: config.store.segment_rows_max,
             segment_age_ms_max: millis(config.store.segment_age_max),
@@ -97,6 +129,11 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         config,
         meta,
         logs,
+        hosting,
+        peers,
+        links: router.links(),
+        router,
+        leaders,
         groups,
         tables,
         query,
@@ -110,32 +147,42 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     Ok((node, data))
 }
 
-/// Opens what the metadata lists, removes what has a tombstone, leaves alone what nobody knows.
-async fn open_partitions(state: &State, logs: &LogsHandle, config: &Config, disk: &dyn Disk) -> Result<(), StartError> {
-    let mut by_name: BTreeMap<String, TopicId> = BTreeMap::new();
-    by_name.extend(state.topics.keys().chain(state.tombstones.keys()).map(|id| (id.to_string(), *id)));
-    for entry in disk.list("")?.into_iter().filter(|entry| entry.is_dir) {
-        match by_name.get(&entry.name) {
-            Some(id) if state.tombstones.contains_key(id) => disk.remove_dir_all(&entry.name)?,
-            Some(_) => {}
-            None => tracing::warn!(
-                folder = %entry.name,
-                "the log holds a topic that the metadata does not know; it is left alone, not deleted"
-            ),
-        }
+/// The links to the other nodes, if there are any.
+fn start_peers(
+    config: &Config,
+    data: &DataDir,
+    known: &Known,
+    router: &Arc<Router>,
+) -> Result<Option<PeersHandle>, StartError> {
+    if config.cluster.peers.0.len() < 2 {
+        return Ok(None);
     }
-    let topics: Vec<_> = state.topics.values().cloned().collect();
-    let opening = topics.iter().map(|topic| async move {
-        if let Err(error) = topics::open_topic(logs, topic, config).await {
-            tracing::error!(topic = %topic.name, %error, "a topic is not served");
-        }
-    });
-    futures::stream::StreamExt::collect::<Vec<()>>(futures::stream::StreamExt::buffer_unordered(
-        futures::stream::iter(opening),
-        OPENING_MAX,
-    ))
-    .await;
-    Ok(())
+    let peers = PeersConfig {
+        node: NodeId(config.node.id),
+        disk: data.identity.disk,
+        cluster: known.cluster.subscribe(),
+        listen: config.listen.peer,
+        security: security::of(&config.security_dir(), NodeId(config.node.id), time::wall)?,
+        members: known.members.subscribe(),
+    };
+    Ok(Some(peers::start(peers, Arc::clone(router) as Arc<dyn peers::Inbound>)?))
+}
+
+/// Who votes in group 0 when it is new.
+fn voters(config: &Config) -> Vec<NodeId> {
+    match config.cluster.peers.0.keys().copied().collect::<Vec<_>>() {
+        none if none.is_empty() => vec![NodeId(config.node.id)],
+        voters => voters,
+    }
+}
+
+/// A node alone forms its cluster before it serves.
+async fn form(config: &Config, data: &DataDir, meta: &MetaHandle) -> Result<(), StartError> {
+    match membership::introduce(config, data.identity.disk, meta).await {
+        // Told by a finding when it is tried again.
+        Ok(()) | Err(MetaError::Refused(_)) => Ok(()),
+        Err(error) => Err(NodeError::from(error).into()),
+    }
 }
 
 fn query_limits(config: &Config) -> QueryLimits {

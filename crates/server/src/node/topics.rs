@@ -1,21 +1,28 @@
-//! Topics: created through control, opened in the log.
+//! Topics: created through control, carried out by each node that has a replica.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{NodeId, PartitionIndex, ProducerId, TopicId, TopicPartition};
 use control::topic::TimestampType;
 use control::{Applied, Command, Refused, State, Topic, plan};
 use log::PartitionConfig;
+use log::groups::GroupError;
 use uuid::Uuid;
 
+use super::hosting::Hosting;
 use super::{Node, NodeError, time};
 use crate::config::Config;
-use crate::shell::logs::{LogsError, LogsHandle};
 use crate::shell::meta::MetaHandle;
 
 /// Producer ids taken from control at a time.
 const PRODUCER_IDS_PER_BLOCK: u32 = 1_000;
+/// Longest wait for this node to do what the metadata says.
+const CARRIED_OUT_WAIT: Duration = Duration::from_secs(10);
+/// Longest wait for a new partition's leader.
+const LEADERS_WAIT: Duration = Duration::from_secs(5);
+const LEADERS_POLL: Duration = Duration::from_millis(5);
 
 /// A block of producer ids, handed out one by one.
 #[derive(Default)]
@@ -43,6 +50,56 @@ impl ProducerIds {
     }
 }
 
+/// A topic to be made.
+pub struct NewTopic {
+    pub name: String,
+    pub partitions: i32,
+    pub copies: Copies,
+    pub overrides: BTreeMap<String, String>,
+    /// Made by Seawall for itself.
+    pub internal: bool,
+}
+
+/// Where the copies of each partition are to be.
+pub enum Copies {
+    /// Three of each, one where there are fewer than three nodes.
+    Default,
+    /// So many of each.
+    Factor(usize),
+    /// For each partition its nodes, the preferred leader first.
+    Given(Vec<Vec<NodeId>>),
+}
+
+impl NewTopic {
+    pub fn plain(name: &str, partitions: i32, overrides: BTreeMap<String, String>) -> Self {
+        Self { name: name.to_owned(), partitions, copies: Copies::Default, overrides, internal: false }
+    }
+}
+
+impl Copies {
+    /// For a new topic.
+    ///
+    /// # Errors
+    /// What breaks a rule of placement.
+    pub fn place(self, state: &State, partitions: i32) -> Result<Vec<Vec<NodeId>>, Refused> {
+        let count = usize::try_from(partitions).unwrap_or(0);
+        let candidates = state.candidates();
+        let factor = match self {
+            Self::Given(replicas) => {
+                plan::check(&replicas, count, |node| state.is_member(node))?;
+                return Ok(replicas);
+            }
+            Self::Factor(factor) => factor,
+            Self::Default => plan::default_factor(candidates.len()),
+        };
+        // A node alone that has not made itself known yet keeps everything.
+        if candidates.is_empty() && factor == 1 {
+            return Ok(Vec::new());
+        }
+        Ok(plan::place(&candidates, &[], count, factor)?)
+    }
+}
+
 impl Node {
     /// The topic, created with defaults if it is absent and `log.auto_create_topics` is on.
     pub async fn ensure_topic(&self, name: &str) -> Result<Arc<Topic>, NodeError> {
@@ -67,68 +124,70 @@ impl Node {
         match self.create_topic(name, self.config.log.default_partitions, BTreeMap::new()).await {
             // Somebody else was faster; their topic may still be opening.
             Err(NodeError::Refused(Refused::TopicExists { .. })) => {
-                let topic = self.state().topic_named(name).cloned();
-                let topic = topic.ok_or_else(|| NodeError::UnknownTopic(name.into()))?;
-                open_topic(&self.logs, &topic, &self.config).await?;
+                let topic = self.known_topic(name)?;
+                self.await_topic(&topic).await?;
                 Ok(topic)
             }
             other => other,
         }
     }
 
-    /// Creates a topic and opens its partitions.
+    /// Creates a topic with the default number of copies.
     pub async fn create_topic(
         &self,
         name: &str,
         partitions: i32,
-        config: BTreeMap<String, String>,
+        overrides: BTreeMap<String, String>,
     ) -> Result<Arc<Topic>, NodeError> {
-        self.create_topic_as(name, partitions, config, false).await
+        self.create_topic_with(NewTopic::plain(name, partitions, overrides)).await
     }
 
-    async fn create_topic_as(
+    /// Creates a topic; answers when this node's replicas are open and every partition has a leader, or after
+    /// [`LEADERS_WAIT`]: whoever writes then is told to ask again.
+    pub async fn create_topic_with(&self, new: NewTopic) -> Result<Arc<Topic>, NodeError> {
+        let topic = create_topic(&self.meta, &self.hosting, new).await?;
+        self.await_leaders(&topic).await;
+        Ok(topic)
+    }
+
+    /// Raises the number of partitions. `replicas`: of the new ones; `None` where they fit best.
+    pub async fn add_partitions(
         &self,
         name: &str,
-        partitions: i32,
-        config: BTreeMap<String, String>,
-        internal: bool,
-    ) -> Result<Arc<Topic>, NodeError> {
-        create_topic(&self.meta, &self.logs, &self.config, name, partitions, config, internal).await
-    }
-
-    /// Raises the number of partitions and opens the new ones.
-    pub async fn add_partitions(&self, name: &str, total: i32) -> Result<(), NodeError> {
+        total: i32,
+        replicas: Option<Vec<Vec<NodeId>>>,
+    ) -> Result<(), NodeError> {
         let topic = self.known_topic(name)?;
-        let replicas = self.replicas_for_more(&topic, total)?;
+        let replicas = match replicas {
+            Some(replicas) => replicas,
+            None => self.replicas_for_more(&topic, total)?,
+        };
         self.propose(Command::AddPartitions { id: topic.id, total, replicas }).await?;
         let topic = self.known_topic(name)?;
-        open_topic(&self.logs, &topic, &self.config).await
+        self.await_topic(&topic).await
     }
 
-    /// Replaces a topic's overrides; the open partitions follow at once.
+    /// Replaces a topic's overrides; the open partitions follow.
     pub async fn set_topic_config(&self, name: &str, config: BTreeMap<String, String>) -> Result<(), NodeError> {
         let topic = self.known_topic(name)?;
         self.propose(Command::SetTopicConfig { id: topic.id, config }).await?;
-        let topic = self.known_topic(name)?;
-        let config = partition_config(&topic, &self.config);
-        partitions(&topic).for_each(|partition| self.logs.configure(partition, config.clone()));
-        Ok(())
+        self.carried_out().await
     }
 
-    /// Deletes a topic and then its data.
+    /// Deletes a topic and then its data. Other nodes delete theirs as they hear of it.
     pub async fn delete_topic(&self, name: &str) -> Result<(), NodeError> {
         let topic = self.known_topic(name)?;
         self.propose(Command::DeleteTopic { id: topic.id }).await?;
-        for partition in partitions(&topic) {
-            match self.logs.delete(partition).await {
-                Ok(()) | Err(LogsError::Unknown(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        // A topic that gets this name later starts without what groups had read of this one.
+        self.carried_out().await?;
+        // A topic that gets this name later starts without what groups had read of this one. Where another node
+        // coordinates the groups, it sees the deletion itself.
         let forget = log::groups::Request::ForgetTopic { topic: name.to_owned() };
-        if let log::groups::Response::ForgetTopic(Err(error)) = self.group(forget).await {
-            tracing::warn!(topic = name, %error, "consumer groups still have offsets of a deleted topic");
+        match self.group(forget).await {
+            log::groups::Response::ForgetTopic(Err(GroupError::NotCoordinator)) => {}
+            log::groups::Response::ForgetTopic(Err(error)) => {
+                tracing::warn!(topic = name, %error, "consumer groups still have offsets of a deleted topic");
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -136,7 +195,7 @@ impl Node {
     /// Places for the partitions that a topic gets when it has `total`.
     fn replicas_for_more(&self, topic: &Topic, total: i32) -> Result<Vec<Vec<NodeId>>, NodeError> {
         let state = self.state();
-        if state.nodes.is_empty() {
+        if topic.replicas.is_empty() {
             return Ok(Vec::new());
         }
         let more = usize::try_from(total.saturating_sub(topic.partitions)).unwrap_or(0);
@@ -144,50 +203,66 @@ impl Node {
         Ok(placed.map_err(Refused::from)?)
     }
 
+    /// Waits until what the metadata says is so on this node.
+    async fn carried_out(&self) -> Result<(), NodeError> {
+        carried_out(&self.meta, &self.hosting).await
+    }
+
+    /// This node's replicas are open, and every partition has a leader that this node knows of.
+    async fn await_topic(&self, topic: &Topic) -> Result<(), NodeError> {
+        self.carried_out().await?;
+        check_open(&self.hosting, topic)?;
+        self.await_leaders(topic).await;
+        Ok(())
+    }
+
+    async fn await_leaders(&self, topic: &Topic) {
+        let all_led = async {
+            while !partitions(topic).all(|partition| self.leader_of(partition).is_some()) {
+                tokio::time::sleep(LEADERS_POLL).await;
+            }
+        };
+        if tokio::time::timeout(LEADERS_WAIT, all_led).await.is_err() {
+            tracing::warn!(topic = %topic.name, "not every partition has a leader yet");
+        }
+    }
+
     fn known_topic(&self, name: &str) -> Result<Arc<Topic>, NodeError> {
         self.state().topic_named(name).cloned().ok_or_else(|| NodeError::UnknownTopic(name.into()))
     }
 }
 
-/// Creates a topic through control and opens its partitions.
-pub async fn create_topic(
-    meta: &MetaHandle,
-    logs: &LogsHandle,
-    config: &Config,
-    name: &str,
-    partitions: i32,
-    overrides: BTreeMap<String, String>,
-    internal: bool,
-) -> Result<Arc<Topic>, NodeError> {
-    let id = TopicId(Uuid::new_v4());
+/// Creates a topic through control; answers when this node's replicas of it are open.
+pub async fn create_topic(meta: &MetaHandle, hosting: &Hosting, new: NewTopic) -> Result<Arc<Topic>, NodeError> {
+    let NewTopic { name, partitions, copies, overrides, internal } = new;
     control::topic::check_partitions(partitions)?;
-    let replicas = replicas_for_new(&meta.state(), partitions)?;
-    let (name_given, created) = (name.to_owned(), time::wall());
-    let command =
-        Command::CreateTopic { id, name: name_given, partitions, config: overrides, internal, created, replicas };
-    meta.propose(command).await?;
-    let topic = meta.state().topics.get(&id).cloned().ok_or_else(|| NodeError::UnknownTopic(name.into()))?;
-    open_topic(logs, &topic, config).await?;
+    let state = meta.state();
+    if state.topic_named(&name).is_some() {
+        return Err(Refused::TopicExists { name }.into());
+    }
+    let replicas = copies.place(&state, partitions)?;
+    let (id, created) = (TopicId(Uuid::new_v4()), time::wall());
+    let unknown = NodeError::UnknownTopic(name.clone());
+    meta.propose(Command::CreateTopic { id, name, partitions, config: overrides, internal, created, replicas }).await?;
+    let topic = meta.state().topics.get(&id).cloned().ok_or(unknown)?;
+    carried_out(meta, hosting).await?;
+    check_open(hosting, &topic)?;
     Ok(topic)
 }
 
-/// Places for the partitions of a new topic that names none.
-fn replicas_for_new(state: &State, partitions: i32) -> Result<Vec<Vec<NodeId>>, NodeError> {
-    if state.nodes.is_empty() {
-        return Ok(Vec::new());
+async fn carried_out(meta: &MetaHandle, hosting: &Hosting) -> Result<(), NodeError> {
+    if hosting.reached(meta.state().applied, CARRIED_OUT_WAIT).await {
+        return Ok(());
     }
-    let candidates = state.candidates();
-    let factor = plan::default_factor(candidates.len());
-    Ok(plan::place(&candidates, &[], usize::try_from(partitions).unwrap_or(0), factor).map_err(Refused::from)?)
+    let waited_ms = u64::try_from(CARRIED_OUT_WAIT.as_millis()).unwrap_or(u64::MAX);
+    Err(NodeError::Timeout { what: "the change of the partitions on this node", waited_ms })
 }
 
-/// Opens every partition of a topic that is not open yet.
-pub async fn open_topic(logs: &LogsHandle, topic: &Topic, config: &Config) -> Result<(), NodeError> {
-    let partition_config = partition_config(topic, config);
-    for partition in partitions(topic) {
-        logs.open(partition, partition_config.clone()).await?;
+fn check_open(hosting: &Hosting, topic: &Topic) -> Result<(), NodeError> {
+    match partitions(topic).find_map(|partition| Some((partition, hosting.failure(partition)?))) {
+        Some((partition, reason)) => Err(NodeError::Broken { partition: partition.to_string(), reason }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 pub fn partitions(topic: &Topic) -> impl Iterator<Item = TopicPartition> + use<> {
@@ -196,7 +271,7 @@ pub fn partitions(topic: &Topic) -> impl Iterator<Item = TopicPartition> + use<>
 }
 
 /// A topic's own settings where it has them, the node's where it has not.
-fn partition_config(topic: &Topic, config: &Config) -> PartitionConfig {
+pub fn partition_config(topic: &Topic, config: &Config) -> PartitionConfig {
     let own = topic.config();
     let has = |key: &str| topic.overrides.contains_key(key);
     let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

@@ -2,35 +2,44 @@
 //!
 //! ```text
 //! MetaHandle --Command--> owner thread: propose -> journal -> fsync -> committed -> State::apply -> answer
-//!                                                                                        |
-//!                                                                     watch: Arc<State> for everyone
+//!     |                       ^  |                                                       |
+//!     | not the leader        |  +--- messages ---> peers                watch: Arc<State> for everyone
+//!     +-- call: offer --> the leader's owner: proposed at (term, index)
+//!     +-- await (term, index) here: answered when this node has applied it
 //! ```
 //!
 //! Proposals that arrive while one fsync is under way share the next one. Each is answered when its command
-//! has been committed and applied, and the state that shows it is published before that.
+//! has been committed and applied **here**, and the state that shows it is published before that: whoever
+//! asked reads its own writes, also on a node that does not lead. The leader only says where it put the
+//! command; what came of it every node finds out by itself, so an answer survives the leader's death.
 //!
-//! What always holds: a command that was answered is in the journal, durably. A full disk refuses commands
+//! What always holds: a command that was answered is durable on a majority. A full disk refuses commands
 //! until there is room. A journal that fails otherwise stops the thread: proposals are answered with the
 //! reason from then on, the last state stays readable, and everything that needs no metadata change goes on.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::time::Duration;
 
-use base::disk::{Disk, DiskError};
-use base::{LogIndex, NodeId};
+use base::disk::Disk;
+use base::{LogIndex, NodeId, Term, Tick};
 use bytes::Bytes;
 use control::{Applied, Command, Refused, State};
-use quorum::{Entry, Group, GroupConfig, Journal, JournalError, Payload, ProposeError, QuorumError, Ready, Storage};
+use quorum::{Journal, JournalError, ProposeError, QuorumError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::thread::spawn_owner;
-use crate::node::findings::{Finding, Findings, Severity};
+use super::outbox::Outbox;
+use super::peers::{GroupFrame, PeersHandle};
+use crate::node::findings::Findings;
 use crate::node::time;
 
+mod forward;
+mod owner;
 #[cfg(test)]
 mod tests;
+
+pub use forward::answer;
+pub use owner::start;
 
 /// Proposals waiting for the thread or for their answer.
 const PROPOSALS_MAX: usize = 4_096;
@@ -44,10 +53,14 @@ const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 const SNAPSHOT_ENTRIES: u64 = 4_096;
 /// .. or bytes by which the journal has grown.
 const SNAPSHOT_BYTES: u64 = 16 << 20;
-const TICK_MS: u64 = 100;
-const ELECTION_TICKS: u32 = 10;
-const HEARTBEAT_TICKS: u32 = 2;
-const INFLIGHT_MESSAGES_MAX: usize = 256;
+/// Outcomes kept for those who ask after the fact.
+const OUTCOMES_MAX: usize = 8_192;
+/// Longest wait for an answer.
+pub const PROPOSE_MS_MAX: u64 = 5_000;
+/// A majority that has been out of reach for this long is not waited for.
+const MISSING_MS_MAX: u64 = 1_000;
+/// Between two tries to find the leader.
+const RETRY: Duration = Duration::from_millis(20);
 
 const _: () = assert!(COMMAND_BYTES_MAX < Journal::ENTRY_BYTES_MAX, "a command must fit into a journal entry");
 
@@ -63,8 +76,27 @@ pub enum MetaError {
     /// A change that was being written may still take effect.
     #[error("the disk is full: metadata can be changed again when there is room")]
     DiskFull,
+    /// Nothing was changed. Ask again.
+    #[error("{}", no_leader(.missing, *.voters))]
+    NoLeader { missing: Vec<NodeId>, voters: usize },
+    /// It may still take effect.
+    #[error("the change was not confirmed within {waited_ms} ms; it may still take effect: look, then ask again")]
+    Timeout { waited_ms: u64 },
     #[error("metadata cannot be changed: {0}")]
     Stopped(String),
+}
+
+fn no_leader(missing: &[NodeId], voters: usize) -> String {
+    let named = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if missing.len() > voters.saturating_sub(1) / 2 {
+        format!(
+            "metadata cannot be changed now: {} of the {voters} nodes that vote are out of reach (node {named}); it \
+             resumes by itself when a majority can talk",
+            missing.len()
+        )
+    } else {
+        "metadata cannot be changed now: an active master is being elected; ask again".to_owned()
+    }
 }
 
 /// Why group 0 could not be opened. The node does not start.
@@ -82,22 +114,76 @@ pub enum MetaOpenError {
     Thread(#[from] std::io::Error),
 }
 
+/// Who leads group 0, as far as this node knows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MasterStatus {
+    pub term: Term,
+    pub leader: Option<NodeId>,
+    /// This node leads and has applied everything that was decided before it did: it is the active master.
+    pub is_active: bool,
+    pub voters: Vec<NodeId>,
+    /// Voters that this node has no connection to.
+    pub missing: Vec<NodeId>,
+    /// Since when there is no leader.
+    pub leaderless_since: Option<Tick>,
+}
+
+impl MasterStatus {
+    /// Enough voters can be reached to elect someone.
+    pub fn has_majority(&self) -> bool {
+        self.missing.len() <= self.voters.len().saturating_sub(1) / 2
+    }
+}
+
 enum Input {
+    /// To be proposed here, if this node leads.
     Propose(Bytes, Waiter),
+    /// As `Propose`, for another node: answered as soon as it has a place.
+    Offer(Bytes, oneshot::Sender<Result<(Term, LogIndex), MetaError>>),
+    /// What came of what was proposed elsewhere.
+    Await(Term, LogIndex, Waiter),
+    Message(GroupFrame),
+    Link(NodeId, bool),
+    Transfer(NodeId),
+    Status(oneshot::Sender<quorum::GroupStatus>),
     Close(oneshot::Sender<()>),
 }
 
 /// Who proposed, and the place that the proposal takes until it is answered.
 struct Waiter {
-    reply: oneshot::Sender<Result<Applied, MetaError>>,
-    _place: OwnedSemaphorePermit,
+    reply: oneshot::Sender<Result<Applied, Failed>>,
+    _place: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+/// Why a proposal did not get through here.
+#[derive(Clone, Debug)]
+enum Failed {
+    /// Another entry took its place: it will never take effect.
+    Replaced,
+    NotLeader(Option<NodeId>),
+    /// This node skipped the entry by a snapshot.
+    Unknown,
+    Error(MetaError),
 }
 
 impl Waiter {
     /// Whoever asked may have gone.
-    fn answer(self, result: Result<Applied, MetaError>) {
+    fn answer(self, result: Result<Applied, Failed>) {
         drop(self.reply.send(result));
     }
+}
+
+/// What [`start`] needs.
+pub struct Start {
+    pub disk: Arc<dyn Disk>,
+    pub dir: String,
+    pub node: NodeId,
+    /// The founding voters, this node among them.
+    pub voters: Vec<NodeId>,
+    pub findings: Arc<Findings>,
+    pub outbox: Arc<dyn Outbox>,
+    /// For proposals that belong to the leader. `None`: alone.
+    pub peers: Option<PeersHandle>,
 }
 
 /// Group 0 as the rest of the server sees it.
@@ -105,7 +191,9 @@ impl Waiter {
 pub struct MetaHandle {
     inputs: mpsc::Sender<Input>,
     state: watch::Receiver<Arc<State>>,
+    master: watch::Receiver<Arc<MasterStatus>>,
     places: Arc<Semaphore>,
+    peers: Option<PeersHandle>,
 }
 
 impl MetaHandle {
@@ -119,255 +207,83 @@ impl MetaHandle {
         self.state.clone()
     }
 
-    /// Answers when the command has been committed and applied here.
+    /// Who leads group 0.
+    pub fn master(&self) -> Arc<MasterStatus> {
+        Arc::clone(&self.master.borrow())
+    }
+
+    /// Changes with the leadership of group 0 and with who can be reached. Duties that only one node may
+    /// have run while `is_active` holds, with its term as their fence.
+    pub fn watch_master(&self) -> watch::Receiver<Arc<MasterStatus>> {
+        self.master.clone()
+    }
+
+    /// Answers when the command has been committed and applied here, within [`PROPOSE_MS_MAX`].
+    ///
+    /// # Errors
+    /// After `Timeout` it may still take effect; otherwise nothing was changed.
     pub async fn propose(&self, command: Command) -> Result<Applied, MetaError> {
-        let gone = || MetaError::Stopped("its thread has ended".into());
         let data = command.encode();
         if data.len() > COMMAND_BYTES_MAX {
             return Err(MetaError::TooLarge { bytes: data.len() });
         }
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| gone())?;
+        let deadline = time::now().plus(PROPOSE_MS_MAX);
+        let mut attempt = forward::Attempt::new(command, data);
+        let asked = tokio::time::timeout(Duration::from_millis(PROPOSE_MS_MAX), attempt.run(self, deadline)).await;
+        match asked {
+            Ok(answer) => answer,
+            Err(_) if attempt.may_have_been_proposed => Err(MetaError::Timeout { waited_ms: PROPOSE_MS_MAX }),
+            Err(_) => Err(self.no_leader()),
+        }
+    }
+
+    /// Proposes here for another node; answers where the command stands, before it is decided.
+    pub async fn offer(&self, data: Bytes) -> Result<(Term, LogIndex), MetaError> {
         let (reply, answer) = oneshot::channel();
-        self.inputs.send(Input::Propose(data, Waiter { reply, _place: place })).map_err(|_| gone())?;
+        self.tell(Input::Offer(data, reply))?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// A message from another member.
+    pub fn step(&self, frame: GroupFrame) {
+        drop(self.tell(Input::Message(frame)));
+    }
+
+    /// The connection to a node came or went.
+    pub fn link(&self, node: NodeId, is_connected: bool) {
+        drop(self.tell(Input::Link(node, is_connected)));
+    }
+
+    /// Asks `node` to lead. Takes effect if this node leads and `node` is up to date; watch for it.
+    pub fn transfer_leadership(&self, node: NodeId) {
+        drop(self.tell(Input::Transfer(node)));
+    }
+
+    /// Who holds what of group 0, as this node knows it. `None`: the thread has ended.
+    pub async fn status(&self) -> Option<quorum::GroupStatus> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Input::Status(reply)).ok()?;
+        answer.await.ok()
     }
 
     /// Ends the thread after what it is doing.
     pub async fn close(&self) {
         let (reply, done) = oneshot::channel();
-        if self.inputs.send(Input::Close(reply)).is_ok() {
+        if self.tell(Input::Close(reply)).is_ok() {
             drop(done.await);
         }
     }
+
+    fn tell(&self, input: Input) -> Result<(), MetaError> {
+        self.inputs.send(input).map_err(|_| gone())
+    }
+
+    fn no_leader(&self) -> MetaError {
+        let master = self.master();
+        MetaError::NoLeader { missing: master.missing.clone(), voters: master.voters.len() }
+    }
 }
 
-/// Opens group 0 in `dir` of `disk`, recovers its state, becomes its leader and starts its thread.
-pub fn start(
-    disk: Arc<dyn Disk>,
-    dir: &str,
-    node: NodeId,
-    findings: Arc<Findings>,
-) -> Result<MetaHandle, MetaOpenError> {
-    let (journal, recovered) = Journal::open(disk, dir, &[node])?;
-    let state = match &recovered.snapshot {
-        Some(snapshot) => State::restore(&snapshot.data)?,
-        None => State::default(),
-    };
-    if recovered.truncated_bytes > 0 {
-        tracing::info!(bytes = recovered.truncated_bytes, "metadata: cut off a torn tail that was never acknowledged");
-    }
-    let config = GroupConfig {
-        node,
-        election_ticks: ELECTION_TICKS,
-        heartbeat_ticks: HEARTBEAT_TICKS,
-        seed: u64::from(node.0),
-        uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
-        inflight_messages_max: INFLIGHT_MESSAGES_MAX,
-    };
-    let snapshot_at = journal.snapshot_index();
-    let snapshot_bytes = recovered.snapshot.map_or(0, |snapshot| snapshot.data.len() as u64);
-    let mut group = Group::open(config, journal)?;
-    group.campaign();
-    let (published, signal) = watch::channel(Arc::new(state.clone()));
-    let (inputs, inbox) = mpsc::channel();
-    let mut owner = Owner {
-        group,
-        state,
-        published,
-        waiting: BTreeMap::new(),
-        answers: Vec::new(),
-        stalled: None,
-        stopped: None,
-        snapshot_at,
-        snapshot_bytes,
-        findings,
-    };
-    owner.turn();
-    if owner.stalled.is_some() {
-        return Err(MetaError::DiskFull.into());
-    }
-    if let Some(cause) = owner.stopped {
-        return Err(MetaError::Stopped(cause).into());
-    }
-    spawn_owner("control", move || owner.run(&inbox))?;
-    Ok(MetaHandle { inputs, state: signal, places: Arc::new(Semaphore::new(PROPOSALS_MAX)) })
-}
-
-struct Owner {
-    group: Group<Journal>,
-    state: State,
-    published: watch::Sender<Arc<State>>,
-    /// Who waits for the entry at an index.
-    waiting: BTreeMap<LogIndex, Waiter>,
-    /// Answers to give once the state that shows them is published.
-    answers: Vec<(Waiter, Result<Applied, MetaError>)>,
-    /// What there was no room to write. The group stands still until there is.
-    stalled: Option<Ready>,
-    stopped: Option<String>,
-    /// Where the last snapshot was taken, or tried.
-    snapshot_at: LogIndex,
-    /// Size of the journal after it.
-    snapshot_bytes: u64,
-    findings: Arc<Findings>,
-}
-
-impl Owner {
-    fn run(mut self, inbox: &mpsc::Receiver<Input>) {
-        loop {
-            let mut next = match inbox.recv_timeout(Duration::from_millis(TICK_MS)) {
-                Ok(input) => Some(input),
-                Err(RecvTimeoutError::Timeout) => {
-                    if self.stalled.is_none() {
-                        self.group.tick();
-                    }
-                    None
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            let mut taken = 0;
-            while let Some(input) = next {
-                match input {
-                    Input::Propose(data, waiter) => self.propose(data, waiter),
-                    Input::Close(done) => {
-                        self.turn();
-                        let _nobody_waits = done.send(());
-                        return;
-                    }
-                }
-                taken += 1;
-                next = if taken < DRAIN_MAX { inbox.try_recv().ok() } else { None };
-            }
-            self.turn();
-        }
-    }
-
-    fn propose(&mut self, data: Bytes, waiter: Waiter) {
-        if let Some(cause) = &self.stopped {
-            return waiter.answer(Err(MetaError::Stopped(cause.clone())));
-        }
-        if self.stalled.is_some() {
-            return waiter.answer(Err(MetaError::DiskFull));
-        }
-        match self.group.propose(data) {
-            Ok((_, index)) => {
-                self.waiting.insert(index, waiter);
-            }
-            Err(error) => waiter.answer(Err(error.into())),
-        }
-    }
-
-    /// Writes, syncs, applies, publishes and answers until the group has nothing more to do.
-    fn turn(&mut self) {
-        while self.stopped.is_none() {
-            let Some(ready) = self.stalled.take().or_else(|| self.group.ready()) else { break };
-            match self.persist(&ready) {
-                Ok(()) => self.apply(&ready.committed),
-                Err(JournalError::Disk(DiskError::Full { path })) => return self.stall(ready, &path),
-                Err(error) => return self.stop(&error.to_string()),
-            }
-        }
-        if let Some(fault) = self.group.fault() {
-            return self.stop(&fault.to_string());
-        }
-        self.snapshot();
-    }
-
-    fn persist(&mut self, ready: &Ready) -> Result<(), JournalError> {
-        self.group.storage_mut().append(&ready.entries, ready.hard_state.as_ref())?;
-        self.findings.clear("control-full", "control");
-        self.group.written(ready.number);
-        if ready.must_sync {
-            self.group.storage_mut().sync()?;
-        }
-        self.group.persisted(ready.number);
-        Ok(())
-    }
-
-    fn apply(&mut self, committed: &[Entry]) {
-        let Some(last) = committed.last() else { return };
-        for entry in committed {
-            let Payload::Data(data) = &entry.payload else { continue };
-            let result = match Command::decode(data) {
-                Ok(command) => self.state.apply(entry.index, &command).map_err(MetaError::from),
-                // Written by a newer release and committed: whoever cannot follow must not guess, nor go on.
-                Err(error) => {
-                    self.publish();
-                    return self.stop(&format!("the command at index {} is unknown: {error}", entry.index));
-                }
-            };
-            if let Some(waiter) = self.waiting.remove(&entry.index) {
-                self.answers.push((waiter, result));
-            }
-        }
-        self.group.applied(last.index);
-        self.publish();
-    }
-
-    /// First the state, then the answers that it shows.
-    fn publish(&mut self) {
-        self.published.send_replace(Arc::new(self.state.clone()));
-        for (waiter, result) in self.answers.drain(..) {
-            waiter.answer(result);
-        }
-    }
-
-    fn snapshot(&mut self) {
-        let applied = self.state.applied;
-        let grown = self.group.storage().len_bytes().saturating_sub(self.snapshot_bytes);
-        let due = applied.0.saturating_sub(self.snapshot_at.0) >= SNAPSHOT_ENTRIES || grown >= SNAPSHOT_BYTES;
-        if self.stopped.is_some() || !due || applied <= self.group.storage().snapshot_index() {
-            return;
-        }
-        let Ok(term) = self.group.storage().term_of(applied) else { return };
-        let saved = self.group.storage_mut().save_snapshot(applied, term, self.state.snapshot());
-        match saved {
-            Ok(()) => tracing::debug!(index = %applied, "metadata: snapshot taken"),
-            // Tried again after as many commands as usual; the journal goes on meanwhile.
-            Err(JournalError::Disk(DiskError::Full { .. })) => tracing::warn!("metadata: no room for a snapshot"),
-            Err(error) => return self.stop(&error.to_string()),
-        }
-        self.snapshot_at = applied;
-        self.snapshot_bytes = self.group.storage().len_bytes();
-    }
-
-    /// Nothing is written until there is room; the next turn tries again.
-    fn stall(&mut self, ready: Ready, path: &str) {
-        self.stalled = Some(ready);
-        self.findings.raise(
-            "control",
-            Finding {
-                code: "control-full",
-                severity: Severity::Critical,
-                title: "metadata cannot be changed: the disk is full".into(),
-                since: time::wall(),
-                impact: vec!["publish", "admin"],
-                cause: format!("{path}: no space left"),
-                action: "free space or enlarge the disk; changes resume by themselves".into(),
-            },
-        );
-        self.answer_all(&MetaError::DiskFull);
-    }
-
-    fn stop(&mut self, cause: &str) {
-        self.findings.raise(
-            "control",
-            Finding {
-                code: "control-stopped",
-                severity: Severity::Critical,
-                title: "metadata cannot be changed: no topics, tables or segments are added".into(),
-                since: time::wall(),
-                impact: vec!["publish", "admin"],
-                cause: cause.to_owned(),
-                action: "check the disk of node.data_dir; then restart the node".into(),
-            },
-        );
-        self.stopped = Some(cause.to_owned());
-        self.answer_all(&MetaError::Stopped(cause.to_owned()));
-    }
-
-    fn answer_all(&mut self, error: &MetaError) {
-        for (_, waiter) in std::mem::take(&mut self.waiting) {
-            waiter.answer(Err(error.clone()));
-        }
-    }
+fn gone() -> MetaError {
+    MetaError::Stopped("its thread has ended".into())
 }

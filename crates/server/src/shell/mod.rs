@@ -4,11 +4,14 @@
 //! waits for the answer, with a deadline. Queues are bounded in items and bytes; a full one is answered with
 //! `Busy`, never by waiting without end.
 
+pub mod calls;
 pub mod deep;
 pub mod disk;
 pub mod logs;
 pub mod meta;
+pub mod outbox;
 pub mod peers;
+pub mod security;
 #[cfg(test)]
 mod slow_disk;
 mod thread;

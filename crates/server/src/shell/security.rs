@@ -24,17 +24,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use base::{ClusterId, NodeId};
+use base::{ClusterId, NodeId, Timestamp};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::peers::join::{self, FINGERPRINT_BYTES, JoinRequest, Joined, SECRET_BYTES};
+use super::peers::Security;
+use super::peers::join::{self, Authority, FINGERPRINT_BYTES, JoinRequest, Joined, SECRET_BYTES};
 use super::peers::tls::{Credentials, Tls};
 
-pub use authority::CertificateAuthority;
+pub use authority::{CertificateAuthority, TOKEN_VALID};
 
 /// How often the files are looked at.
 const RELOAD_EVERY: Duration = Duration::from_secs(5);
@@ -98,6 +99,11 @@ struct ClusterFile {
     cluster: ClusterId,
 }
 
+/// The folder within a node's data folder.
+pub fn folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("security")
+}
+
 /// Whether the folder holds a node's certificate.
 pub fn exists(dir: &Path) -> bool {
     dir.join(CERTIFICATE).exists()
@@ -114,13 +120,23 @@ pub fn cluster(dir: &Path) -> Result<ClusterId, SecurityError> {
         .map_err(|error| SecurityError::Damaged { path, cause: error.to_string() })
 }
 
-/// Reads the folder and follows its files as they are replaced. Must be called within a tokio runtime.
+/// How the links of `node` are protected: by what is in the folder, if there is something. Follows the files as they
+/// are replaced. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// If what is there now cannot be used. Later, what was good is kept and the log says what is wrong.
-pub fn follow(dir: &Path) -> Result<watch::Receiver<Arc<Tls>>, SecurityError> {
+/// If what is there now cannot be used, or is another node's.
+pub fn of(dir: &Path, node: NodeId, clock: fn() -> Timestamp) -> Result<Security, SecurityError> {
+    if !exists(dir) {
+        return Ok(Security::Plain);
+    }
+    let authority = CertificateAuthority::open(dir, clock)?.map(|authority| Arc::new(authority) as Arc<dyn Authority>);
+    Ok(Security::Tls { tls: follow(dir, node)?, authority })
+}
+
+/// Later, what was good is kept and the log says what is wrong.
+fn follow(dir: &Path, node: NodeId) -> Result<watch::Receiver<Arc<Tls>>, SecurityError> {
     let mut before = times(dir);
-    let (sender, receiver) = watch::channel(Arc::new(load(dir)?));
+    let (sender, receiver) = watch::channel(Arc::new(load(dir, node)?));
     let dir = dir.to_owned();
     tokio::spawn(async move {
         let mut beat = tokio::time::interval(RELOAD_EVERY);
@@ -134,7 +150,7 @@ pub fn follow(dir: &Path) -> Result<watch::Receiver<Arc<Tls>>, SecurityError> {
                 continue;
             }
             before = now;
-            match load(&dir) {
+            match load(&dir, node) {
                 Ok(tls) => {
                     tracing::info!(folder = %dir.display(), "certificates were replaced");
                     sender.send_replace(Arc::new(tls));
@@ -150,7 +166,7 @@ fn times(dir: &Path) -> [Option<SystemTime>; 3] {
     [ROOTS, CERTIFICATE, KEY].map(|name| fs::metadata(dir.join(name)).ok()?.modified().ok())
 }
 
-fn load(dir: &Path) -> Result<Tls, SecurityError> {
+fn load(dir: &Path, node: NodeId) -> Result<Tls, SecurityError> {
     let damaged = |name: &str, cause: String| SecurityError::Damaged { path: dir.join(name), cause };
     let roots = read(&dir.join(ROOTS))?;
     let roots: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(&roots).collect();
@@ -162,7 +178,12 @@ fn load(dir: &Path) -> Result<Tls, SecurityError> {
         certificate: certificate.map_err(|error| damaged(CERTIFICATE, error.to_string()))?,
         key: key.map_err(|error| damaged(KEY, error.to_string()))?,
     };
-    Tls::new(credentials).map_err(|error| damaged(CERTIFICATE, error.to_string()))
+    let certificate = credentials.certificate.clone();
+    let tls = Tls::new(credentials).map_err(|error| damaged(CERTIFICATE, error.to_string()))?;
+    if tls.check(Some(&certificate), node).is_err() {
+        return Err(damaged(CERTIFICATE, format!("it is not the certificate of node {node}: correct node.id")));
+    }
+    Ok(tls)
 }
 
 /// Joins a cluster: asks the node at `address` for a certificate as `node` and writes the folder.

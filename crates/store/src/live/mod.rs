@@ -112,13 +112,16 @@ impl LiveChunk {
     /// # Errors
     /// The chunk has no row end at `offset` ([`LiveError::NoEnd`]), or its rows cannot be encoded again.
     pub fn after(&self, offset: Offset, dictionary: &TableDictionary) -> Result<Self, LiveError> {
-        let no_end = LiveError::NoEnd { partition: self.partition, offset };
-        let cut = self.ends.binary_search_by_key(&offset, |end| end.offset).map_err(|_| no_end)?;
-        let skipped = self.ends[cut].rows;
+        let later = self.ends.partition_point(|end| end.offset <= offset);
+        let skipped = later.checked_sub(1).map_or(0, |before| self.ends[before].rows);
+        let is_end = later.checked_sub(1).is_some_and(|before| self.ends[before].offset == offset);
+        if !is_end && self.ends.get(later).is_none_or(|next| next.rows != skipped) {
+            return Err(LiveError::NoEnd { partition: self.partition, offset });
+        }
         let rows = self.segment.to_batch(None)?;
         let rest = rows.slice(skipped, rows.num_rows() - skipped);
         let segment = Segment::from_batch(&rest, dictionary)?;
-        let ends = self.ends[cut + 1..].iter().map(|end| RowEnd { rows: end.rows - skipped, ..*end });
+        let ends = self.ends[later..].iter().map(|end| RowEnd { rows: end.rows - skipped, ..*end });
         let ends = ends.collect();
         Ok(Self { partition: self.partition, offsets: offset..self.offsets.end, segment: Arc::new(segment), ends })
     }
@@ -176,7 +179,7 @@ impl LiveTable {
         let held = self.partitions.entry(partition).or_insert_with(|| Partition::new(offsets.start));
         held.next = offsets.end;
         if segment.rows() > 0 {
-            let ends = ends.iter().filter(|end| end.offset < offsets.end && end.rows <= segment.rows());
+            let ends = ends.iter().filter(|end| offsets.contains(&end.offset) && end.rows <= segment.rows());
             let ends = ends.copied().collect();
             held.chunks.push(LiveChunk { partition, offsets, segment: Arc::new(segment), ends });
             held.merge(&self.dictionary)?;
@@ -215,7 +218,7 @@ impl LiveTable {
     /// remains of the chunk that straddles it. Offsets never pushed count as pushed, without rows.
     pub fn drop_below(&mut self, partition: PartitionIndex, offset: Offset, rest: Option<LiveChunk>) {
         let Some(held) = self.partitions.get_mut(&partition) else { return };
-        for rest in rest {
+        if let Some(rest) = rest {
             let straddles = |chunk: &LiveChunk| chunk.offsets.start < offset && chunk.offsets.end == rest.offsets.end;
             if let Some(chunk) = held.chunks.iter_mut().find(|chunk| straddles(chunk)) {
                 *chunk = rest;
@@ -306,13 +309,14 @@ impl Partition {
                     Segment::from_batch(&batch, dictionary)?
                 }
             };
-            let seam = RowEnd { offset: before.offsets.end, rows: left };
+            // Between the two there may be offsets without rows.
+            let seam = [before.offsets.end, last.offsets.start].map(|offset| RowEnd { offset, rows: left });
             let shifted = last.ends.iter().map(|end| RowEnd { rows: end.rows + left, ..*end });
             let merged = LiveChunk {
                 partition: before.partition,
                 offsets: before.offsets.start..last.offsets.end,
                 segment: Arc::new(segment),
-                ends: before.ends.iter().copied().chain([seam]).chain(shifted).collect(),
+                ends: before.ends.iter().copied().chain(seam).chain(shifted).collect(),
             };
             self.chunks.truncate(self.chunks.len() - 2);
             self.chunks.push(merged);

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::cli::failure::{Code, Failure};
 use crate::cli::output::{Format, FormatArgs, say, stdout};
 use crate::cli::remote::KafkaArgs;
+use crate::cli::routed::Routed;
 
 const FETCH_BYTES: i32 = 1 << 20;
 /// Between two looks at partitions that had nothing new.
@@ -80,14 +81,14 @@ pub fn run(args: &Consume) -> Result<(), Failure> {
     if args.follow && is_gathered {
         return Err(Failure::usage("--follow has no end: it goes with no --format, or with --format ndjson"));
     }
-    let mut connection = args.kafka.connect()?;
-    let mut positions = positions(args, &mut connection)?;
+    let mut nodes = args.kafka.connect()?;
+    let mut positions = positions(args, &mut nodes)?;
     let mut sink = Sink { args, left: args.max.unwrap_or(u64::MAX), gathered: Vec::new() };
     while sink.left > 0 {
         let mut is_idle = true;
         for position in &mut positions {
             if args.follow || position.next < position.end {
-                is_idle &= !read(&mut connection, position, &mut sink)?;
+                is_idle &= !read(&mut nodes, position, &mut sink)?;
             }
         }
         if !args.follow && positions.iter().all(|position| position.next >= position.end) {
@@ -100,8 +101,8 @@ pub fn run(args: &Consume) -> Result<(), Failure> {
     if is_gathered { args.format.show(&COLUMNS, &sink.gathered) } else { Ok(()) }
 }
 
-fn positions(args: &Consume, connection: &mut Connection) -> Result<Vec<Position>, Failure> {
-    let count = connection.topic(&args.topic, false)?.partitions;
+fn positions(args: &Consume, nodes: &mut Routed) -> Result<Vec<Position>, Failure> {
+    let count = nodes.any(|node| node.topic(&args.topic, false))?.partitions;
     let partitions = match args.partition {
         Some(partition) if (0..count).contains(&partition) => partition..partition + 1,
         Some(partition) => {
@@ -112,14 +113,14 @@ fn positions(args: &Consume, connection: &mut Connection) -> Result<Vec<Position
     };
     let mut positions = Vec::new();
     for partition in partitions {
-        let start = connection.list_offset(&args.topic, partition, client::EARLIEST)?;
-        let end = connection.list_offset(&args.topic, partition, client::LATEST)?;
+        let mut at = |time| nodes.leader(&args.topic, partition, |node| node.list_offset(&args.topic, partition, time));
+        let (start, end) = (at(client::EARLIEST)?, at(client::LATEST)?);
         let next = match args.from {
             From::Start => start,
             From::End => end,
             From::Offset(offset) => Offset(offset).clamp(start, end),
             From::Last(count) => end.plus(-count).max(start),
-            From::Time(time) => match connection.list_offset(&args.topic, partition, Timestamp(time))? {
+            From::Time(time) => match at(Timestamp(time))? {
                 none if none.0 < 0 => end,
                 found => found,
             },
@@ -130,9 +131,10 @@ fn positions(args: &Consume, connection: &mut Connection) -> Result<Vec<Position
 }
 
 /// True if there was something.
-fn read(connection: &mut Connection, position: &mut Position, sink: &mut Sink<'_>) -> Result<bool, Failure> {
+fn read(nodes: &mut Routed, position: &mut Position, sink: &mut Sink<'_>) -> Result<bool, Failure> {
     let topic = &sink.args.topic;
-    let fetched = connection.fetch(topic, position.partition, position.next, FETCH_BYTES, 0)?;
+    let fetch = |node: &mut Connection| node.fetch(topic, position.partition, position.next, FETCH_BYTES, 0);
+    let fetched = nodes.leader(topic, position.partition, fetch)?;
     let before = position.next;
     for batch in split(&fetched.batches) {
         let Ok((header, batch)) = batch else { break };

@@ -91,12 +91,15 @@ async fn ready(State(context): State<Context>) -> Response {
 
 async fn cluster(State(context): State<Context>) -> Json<Value> {
     let verdict = Verdict::of(&context.node);
+    let view = super::cluster::view(&context.node);
     Json(json!({
         "status": verdict.colour(),
         "verdict": verdict.sentence(),
-        "nodes": 1,
-        "safe_to_restart_next": false,
-        "why": "this is the only node: clients wait while it restarts; nothing acknowledged is lost",
+        "nodes": view["nodes"].as_array().map_or(1, Vec::len),
+        "safe_to_restart_next": view["safe_to_restart_next"],
+        "why": view["why"],
+        "master": view["master"],
+        "partitions": view["partitions"],
         "findings": verdict.findings.iter().map(finding).collect::<Vec<_>>(),
     }))
 }

@@ -13,6 +13,7 @@
 
 pub mod api;
 pub mod body;
+mod cluster;
 pub mod context;
 pub mod druid;
 pub mod error;
@@ -64,6 +65,7 @@ fn router(context: &Context, policy: Policy) -> Router {
         .merge(supervisor::routes(context.clone()))
         .merge(druid::routes(context.clone()))
         .merge(api::routes(context.clone()))
+        .merge(cluster::routes(context.clone()))
         .merge(health::routes(context.clone()))
         .fallback(guard::not_found)
         .method_not_allowed_fallback(guard::wrong_method)

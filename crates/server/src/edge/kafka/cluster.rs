@@ -29,15 +29,17 @@ pub(super) fn describe_cluster(
             .with_error_code(ErrorCode::UnsupportedEndpointType.number())
             .with_error_message(Some(text));
     }
-    let (host, port) = edge.address_for(client);
-    let broker = DescribeClusterBroker::default()
-        .with_broker_id(edge.broker_id())
-        .with_host(StrBytes::from_string(host))
-        .with_port(port);
+    let brokers = edge.brokers(client).into_iter().map(|broker| {
+        DescribeClusterBroker::default()
+            .with_broker_id(broker.broker_id())
+            .with_host(broker.host())
+            .with_port(broker.port)
+            .with_rack(broker.rack())
+    });
     DescribeClusterResponse::default()
         .with_cluster_id(edge.cluster_id())
-        .with_controller_id(edge.broker_id())
-        .with_brokers(vec![broker])
+        .with_controller_id(edge.controller())
+        .with_brokers(brokers.collect())
 }
 
 pub(super) fn describe_log_dirs(

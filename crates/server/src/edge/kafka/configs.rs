@@ -89,7 +89,7 @@ fn describe(
             Ok(DEFS.iter().map(|def| describe_topic_key(edge, topic, def, view)).collect())
         }
         BROKER => {
-            let node = edge.broker_id().0.to_string();
+            let node = edge.node.id().to_string();
             if *asked.resource_name != *node && !asked.resource_name.is_empty() {
                 let message = format!("this is node {node}; there is no node {}", &*asked.resource_name);
                 return Err((ErrorCode::InvalidRequest, message));
@@ -154,7 +154,7 @@ fn describe_node(edge: &Edge, view: View) -> Vec<DescribeConfigsResourceResult> 
     let log = &config.log;
     let retention_ms = log.retention.map_or(-1, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
     let kafkas = [
-        ("broker.id", edge.broker_id().0.to_string()),
+        ("broker.id", edge.node.id().to_string()),
         ("auto.create.topics.enable", log.auto_create_topics.to_string()),
         ("num.partitions", log.default_partitions.to_string()),
         ("default.replication.factor", "1".to_owned()),

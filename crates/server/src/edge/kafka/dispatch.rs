@@ -23,8 +23,8 @@ pub(super) fn handler(edge: Arc<Edge>, peer: SocketAddr, local: SocketAddr) -> i
 async fn answer(edge: &Edge, client: &Client, header: &RequestHeader, request: Request) -> Answer {
     let version = header.version;
     let response: Response = match request {
-        Request::Produce(request) => return produce::produce(edge, request).await,
-        Request::Fetch(request) => return Box::pin(fetch::fetch(edge, request)).await,
+        Request::Produce(request) => return produce::produce(edge, client, request).await,
+        Request::Fetch(request) => return Box::pin(fetch::fetch(edge, client, request)).await,
         Request::ApiVersions(_) => api_versions(ErrorCode::None),
         Request::ApiVersionsOfUnknownVersion => api_versions(ErrorCode::UnsupportedVersion),
         Request::Metadata(request) => Box::pin(metadata::metadata(edge, client, version, request)).await.into(),

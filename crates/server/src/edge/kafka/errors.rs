@@ -1,7 +1,7 @@
 //! Why the node refused, in Kafka's codes. The code decides what a client does next: retry, refresh, give up.
 
 use base::batch::BatchError;
-use control::Refused;
+use control::{PlaceError, Refused};
 use kafka::ErrorCode;
 use log::{AppendError, DeleteError, ReadError, Reader};
 use quorum::ProposeError;
@@ -21,7 +21,9 @@ pub(super) fn of_node(error: &NodeError) -> (ErrorCode, String) {
         NodeError::Delete(DeleteError::Held { .. }) => ErrorCode::PolicyViolation,
         NodeError::Timeout { .. } => ErrorCode::RequestTimedOut,
         // Nothing was written: clients wait and send it again.
-        NodeError::Propose(_) | NodeError::Busy { .. } => ErrorCode::NotEnoughReplicas,
+        NodeError::Propose(_) | NodeError::Busy { .. } | NodeError::NotEnoughReplicas(_) => ErrorCode::NotEnoughReplicas,
+        NodeError::TooFewCopies { .. } => ErrorCode::NotEnoughReplicasAfterAppend,
+        NodeError::NoLeader(_) => ErrorCode::NotController,
         NodeError::Invalid(_) => ErrorCode::InvalidRequest,
         NodeError::ControlStopped(_) | NodeError::Delete(_) | NodeError::Broken { .. } | NodeError::Disk(_) => {
             ErrorCode::KafkaStorageError
@@ -55,7 +57,17 @@ pub(super) fn of_refused(refused: &Refused) -> ErrorCode {
         Refused::InvalidPartitions { .. } => ErrorCode::InvalidPartitions,
         Refused::InvalidConfig { .. } => ErrorCode::InvalidConfig,
         Refused::TopicInUse { .. } => ErrorCode::PolicyViolation,
+        Refused::Place(error) => of_place(error),
         _ => ErrorCode::InvalidRequest,
+    }
+}
+
+fn of_place(error: &PlaceError) -> ErrorCode {
+    match error {
+        PlaceError::Even { .. } | PlaceError::Outside { .. } | PlaceError::TooFewNodes { .. } => {
+            ErrorCode::InvalidReplicationFactor
+        }
+        _ => ErrorCode::InvalidReplicaAssignment,
     }
 }
 

@@ -1,12 +1,13 @@
 //! Consumer group APIs: typed Kafka requests to the coordinator's, and its answers back.
 //!
-//! Every node coordinates; there is one, so it is this one. What is decided here: whether a committed topic exists, and which
+//! One node coordinates at a time; the others say so. What is decided here: whether a committed topic exists, and which
 //! code a refusal has. Everything else is the coordinator's.
 
 mod wire;
 
 use std::collections::BTreeMap;
 
+use base::{PartitionIndex, TopicPartition};
 use kafka::msg::find_coordinator_response::Coordinator;
 use kafka::msg::offset_fetch_response::OffsetFetchResponseGroup;
 use kafka::msg::{
@@ -16,7 +17,9 @@ use kafka::msg::{
 use kafka::{ErrorCode, Request, RequestHeader, Response, StrBytes};
 use log::groups;
 
+use super::brokers::Broker;
 use super::{Client, Edge};
+use crate::node::groups::TOPIC;
 
 /// Most groups asked for in one request.
 const GROUPS_PER_REQUEST_MAX: usize = 10_000;
@@ -68,13 +71,12 @@ fn find_coordinator(
     version: i16,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
-    let (host, port) = edge.address_for(client);
-    let host = StrBytes::from_string(host);
-    let node = edge.broker_id();
-    // 0 is a group; 1 a transactional id, whose producer is refused in words when it asks for its id.
-    let is_known = matches!(request.key_type, 0 | 1);
-    let code = if is_known { ErrorCode::None } else { ErrorCode::InvalidRequest };
-    let (node, host, port) = if is_known { (node, host, port) } else { (BrokerId(-1), StrBytes::default(), -1) };
+    let found = coordinator(edge, client, request.key_type);
+    let code = found.as_ref().map_or_else(|code| *code, |_| ErrorCode::None);
+    let (node, host, port) = match found {
+        Ok(broker) => (broker.broker_id(), broker.host(), broker.port),
+        Err(_) => (BrokerId(-1), StrBytes::default(), -1),
+    };
     if version < 4 {
         return FindCoordinatorResponse::default()
             .with_error_code(code.number())
@@ -92,6 +94,23 @@ fn find_coordinator(
     };
     let keys = request.coordinator_keys.into_iter().take(GROUPS_PER_REQUEST_MAX);
     FindCoordinatorResponse::default().with_coordinators(keys.map(coordinator).collect())
+}
+
+/// Of a group: whoever leads the internal topic. Of a transactional id: this node, which refuses its producer in words when it
+/// asks for its id.
+fn coordinator(edge: &Edge, client: &Client, key_type: i8) -> Result<Broker, ErrorCode> {
+    let node = match key_type {
+        0 => {
+            let state = edge.node.state();
+            let topic = state.topic_named(TOPIC).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+            let partition = TopicPartition { topic: topic.id, partition: PartitionIndex(0) };
+            edge.node.leader_of(partition).ok_or(ErrorCode::CoordinatorNotAvailable)?.0
+        }
+        1 => edge.node.id(),
+        _ => return Err(ErrorCode::InvalidRequest),
+    };
+    let broker = edge.brokers(client).into_iter().find(|broker| broker.id == node);
+    broker.ok_or(ErrorCode::CoordinatorNotAvailable)
 }
 
 async fn offset_commit(edge: &Edge, request: OffsetCommitRequest) -> OffsetCommitResponse {

@@ -25,6 +25,7 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener, stop: impl Future<Out
         requests: Budget::new(request_bytes),
         responses: Budget::new(RESPONSE_BYTES_MAX),
         config_changes: tokio::sync::Mutex::new(()),
+        short_of_replicas: std::sync::atomic::AtomicU32::new(0),
     });
     let slots = Arc::new(Semaphore::new(usize::try_from(connections_max).unwrap_or(usize::MAX)));
     let (stopping, stopped) = watch::channel(false);

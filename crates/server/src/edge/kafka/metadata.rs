@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use base::{PartitionIndex, TopicId, TopicPartition};
+use base::TopicId;
 use control::Topic;
 use kafka::msg::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
-use kafka::msg::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
+use kafka::msg::{MetadataRequest, MetadataResponse, TopicName};
 use kafka::{ErrorCode, StrBytes};
 use uuid::Uuid;
 
@@ -13,11 +13,6 @@ use super::limits::AUTO_CREATE_MAX;
 use super::{Client, Edge, errors};
 
 impl Edge {
-    /// This node's number as the wire has it.
-    pub(super) fn broker_id(&self) -> BrokerId {
-        BrokerId(i32::try_from(self.node.config().node.id).unwrap_or(i32::MAX))
-    }
-
     /// Where this client is told to connect: as configured, else where it reached us.
     pub(super) fn address_for(&self, client: &Client) -> (String, i32) {
         let advertised = self.node.config().listen.advertised_kafka.as_deref();
@@ -55,15 +50,17 @@ pub(super) async fn metadata(edge: &Edge, client: &Client, version: i16, request
         }
         _ => topics.extend(edge.node.state().topics.values().map(|topic| describe(edge, topic))),
     }
-    let (host, port) = edge.address_for(client);
-    let broker = MetadataResponseBroker::default()
-        .with_node_id(edge.broker_id())
-        .with_host(StrBytes::from_string(host))
-        .with_port(port);
+    let brokers = edge.brokers(client).into_iter().map(|broker| {
+        MetadataResponseBroker::default()
+            .with_node_id(broker.broker_id())
+            .with_host(broker.host())
+            .with_port(broker.port)
+            .with_rack(broker.rack())
+    });
     MetadataResponse::default()
-        .with_brokers(vec![broker])
+        .with_brokers(brokers.collect())
         .with_cluster_id(Some(edge.cluster_id()))
-        .with_controller_id(edge.broker_id())
+        .with_controller_id(edge.controller())
         .with_topics(topics)
 }
 
@@ -101,18 +98,16 @@ fn by_id(edge: &Edge, id: Uuid) -> MetadataResponseTopic {
 }
 
 fn describe(edge: &Edge, topic: &Arc<Topic>) -> MetadataResponseTopic {
-    let node = edge.broker_id();
     let partitions = (0..topic.partitions).map(|index| {
-        let place = TopicPartition { topic: topic.id, partition: PartitionIndex(index) };
-        let partition = MetadataResponsePartition::default()
-            .with_partition_index(index)
-            .with_replica_nodes(vec![node])
-            .with_isr_nodes(vec![node]);
-        match edge.node.reader(place) {
-            Some(reader) => partition.with_leader_id(node).with_leader_epoch(reader.leader_epoch()),
-            // Not open yet, or not to be opened: clients ask again.
-            None => partition.with_leader_id(BrokerId(-1)).with_error_code(ErrorCode::LeaderNotAvailable.number()),
-        }
+        let placed = edge.placed(topic, index);
+        MetadataResponsePartition::default()
+            .with_error_code(placed.code.number())
+            .with_partition_index(placed.index)
+            .with_leader_id(placed.leader)
+            .with_leader_epoch(placed.epoch)
+            .with_replica_nodes(placed.replicas)
+            .with_isr_nodes(placed.isr)
+            .with_offline_replicas(placed.offline)
     });
     MetadataResponseTopic::default()
         .with_name(Some(name(&topic.name)))

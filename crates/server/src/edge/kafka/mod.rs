@@ -9,6 +9,7 @@
 //!
 //! Not here: what a topic, a group or an offset may do. Handlers translate; the node decides.
 
+mod brokers;
 mod budget;
 mod cluster;
 mod configs;
@@ -29,6 +30,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use budget::Budget;
 
@@ -45,6 +47,8 @@ struct Edge {
     responses: Budget,
     /// One change of a topic's configuration at a time: each reads, changes and writes back the whole set.
     config_changes: tokio::sync::Mutex<()>,
+    /// Appends refused because too few replicas could be reached.
+    short_of_replicas: AtomicU32,
 }
 
 /// Who sent a request.

@@ -1,5 +1,7 @@
 //! Offsets of a partition: by time, by leadership, and deleting records below one.
 
+use std::time::Duration;
+
 use base::{Offset, PartitionIndex, Timestamp, TopicPartition};
 use control::State;
 use kafka::ErrorCode;
@@ -13,6 +15,7 @@ use kafka::msg::{
 use log::Reader;
 
 use super::{Edge, errors};
+use crate::node::cluster::Leader;
 
 /// Timestamps with a meaning of their own in ListOffsets.
 mod at {
@@ -26,11 +29,35 @@ mod at {
 /// DeleteRecords up to the high watermark.
 const TO_HIGH_WATERMARK: i64 = -1;
 
+/// Longest wait for what was written before the question to be committed.
+const LATEST_WAIT: Duration = Duration::from_secs(1);
+
+/// A partition that is answered for here: this node leads it, or nobody can and this is a copy.
 fn find(edge: &Edge, state: &State, topic: &str, index: i32) -> Result<(TopicPartition, Reader), ErrorCode> {
     let topic = state.topic_named(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let place = TopicPartition { topic: topic.id, partition: PartitionIndex(index) };
-    let reader = edge.node.reader(place).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    Ok((place, reader))
+    if !topic.has_partition(place.partition) {
+        return Err(ErrorCode::UnknownTopicOrPartition);
+    }
+    let reader = edge.node.reader(place).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let is_answered_here = edge.node.leads(place)
+        || matches!(edge.node.leader(place, topic.replicas_of(place.partition)), Leader::ReadOnly { .. });
+    if is_answered_here { Ok((place, reader)) } else { Err(ErrorCode::NotLeaderOrFollower) }
+}
+
+/// The end of what is committed, and of all that was written when this was asked: a new leader learns what its predecessor
+/// committed only by its own first commit, and no consumer shall be told of an end that others have read past.
+async fn latest(edge: &Edge, place: TopicPartition, reader: &Reader) -> Result<Offset, ErrorCode> {
+    let end = reader.end();
+    if reader.committed() >= end || !edge.node.leads(place) {
+        return Ok(reader.committed());
+    }
+    let mut committed = edge.node.committed_signal(place).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    match tokio::time::timeout(LATEST_WAIT, committed.wait_for(|committed| *committed >= end)).await {
+        Ok(Ok(_)) => Ok(reader.committed()),
+        _ if edge.node.leads(place) => Err(ErrorCode::OffsetNotAvailable),
+        _ => Err(ErrorCode::NotLeaderOrFollower),
+    }
 }
 
 pub(super) async fn list_offsets(edge: &Edge, version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
@@ -42,7 +69,7 @@ pub(super) async fn list_offsets(edge: &Edge, version: i16, request: ListOffsets
             let index = partition.partition_index;
             let found = match find(edge, &state, &asked.name, index) {
                 Ok((place, reader)) => match errors::check_epoch(&reader, partition.current_leader_epoch) {
-                    Ok(()) => offset_at(reader, place, partition.timestamp).await,
+                    Ok(()) => offset_at(edge, reader, place, partition.timestamp).await,
                     Err(code) => Err(code),
                 },
                 Err(code) => Err(code),
@@ -67,15 +94,24 @@ fn answer(index: i32, version: i16, found: Result<FoundOffset, ErrorCode>) -> Li
             let response = response.with_offset(found.offset).with_timestamp(found.timestamp);
             if version >= 4 { response.with_leader_epoch(found.leader_epoch) } else { response }
         }
+        // Older clients know no such thing, and this one they retry.
+        Err(ErrorCode::OffsetNotAvailable) if version < 5 => {
+            response.with_error_code(ErrorCode::LeaderNotAvailable.number()).with_offset(-1).with_timestamp(-1)
+        }
         Err(code) => response.with_error_code(code.number()).with_offset(-1).with_timestamp(-1),
     }
 }
 
-async fn offset_at(reader: Reader, place: TopicPartition, timestamp: i64) -> Result<FoundOffset, ErrorCode> {
+async fn offset_at(
+    edge: &Edge,
+    reader: Reader,
+    place: TopicPartition,
+    timestamp: i64,
+) -> Result<FoundOffset, ErrorCode> {
     let leader_epoch = reader.leader_epoch();
     let edge_of_log = |offset: Offset| Ok(FoundOffset { offset: offset.0, timestamp: -1, leader_epoch });
     match timestamp {
-        at::LATEST => return edge_of_log(reader.committed()),
+        at::LATEST => return edge_of_log(latest(edge, place, &reader).await?),
         at::EARLIEST | at::EARLIEST_LOCAL => return edge_of_log(reader.start()),
         _ if timestamp < at::EARLIEST_LOCAL => return Err(ErrorCode::InvalidRequest),
         _ => {}

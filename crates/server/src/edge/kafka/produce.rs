@@ -1,5 +1,7 @@
 //! Produce: the records of each partition go to its log untouched; the answer waits as long as `acks` says.
 
+use std::sync::atomic::Ordering;
+
 use base::{PartitionIndex, Tick, TopicPartition};
 use control::State;
 use futures::future::join_all;
@@ -8,11 +10,11 @@ use kafka::{ErrorCode, ProduceResponse, Response};
 
 use super::connection::Answer;
 use super::limits::PRODUCE_WAIT_MS_MAX;
-use super::{Edge, errors};
-use crate::node::{Acks, time};
+use super::{Client, Edge, errors};
+use crate::node::{Acks, NodeError, time};
 
 /// Handles one request. Every partition is handed to its log on the first poll, so that requests keep their order.
-pub(super) async fn produce(edge: &Edge, request: ProduceRequest) -> Answer {
+pub(super) async fn produce(edge: &Edge, client: &Client, request: ProduceRequest) -> Answer {
     let acks = match request.acks {
         0 => Acks::None,
         1 => Acks::Leader,
@@ -24,7 +26,7 @@ pub(super) async fn produce(edge: &Edge, request: ProduceRequest) -> Answer {
     };
     let response = match refusal(&request) {
         Some((code, message)) => request.refuse(code, Some(message)),
-        None => append_all(edge, request, acks).await,
+        None => append_all(edge, client, request, acks).await,
     };
     if acks != Acks::None {
         return Answer::Send(Response::Produce(response), None);
@@ -43,7 +45,7 @@ fn refusal(request: &ProduceRequest) -> Option<(ErrorCode, &'static str)> {
     transactional.then_some((ErrorCode::InvalidTxnState, "transactions are not supported yet: unset transactional.id"))
 }
 
-async fn append_all(edge: &Edge, request: ProduceRequest, acks: Acks) -> ProduceResponse {
+async fn append_all(edge: &Edge, client: &Client, request: ProduceRequest, acks: Acks) -> ProduceResponse {
     let state = edge.node.state();
     let wait_ms = u64::try_from(request.timeout_ms).unwrap_or(0).min(PRODUCE_WAIT_MS_MAX);
     let deadline = time::now().plus(wait_ms);
@@ -57,7 +59,10 @@ async fn append_all(edge: &Edge, request: ProduceRequest, acks: Acks) -> Produce
             ProducedTopic { name, partitions }
         }
     });
-    ProduceResponse { topics: join_all(topics).await, throttle_time_ms: 0, endpoints: Vec::new() }
+    let topics = join_all(topics).await;
+    let hints = topics.iter().flat_map(|topic: &ProducedTopic| &topic.partitions).filter_map(|part| part.leader);
+    let endpoints = edge.endpoints(client, hints);
+    ProduceResponse { topics, throttle_time_ms: 0, endpoints }
 }
 
 async fn append(
@@ -80,7 +85,14 @@ async fn append(
         return refused(ErrorCode::InvalidRecord, "the partition carries no record batch".to_owned());
     };
     let place = TopicPartition { topic: topic.id, partition: PartitionIndex(index) };
-    match edge.node.append(place, records, acks, deadline).await {
+    let appended = match acks {
+        Acks::All => {
+            let copies = usize::try_from(topic.config().min_insync_replicas).unwrap_or(1);
+            edge.node.append_in_sync(place, records, copies, deadline).await
+        }
+        _ => edge.node.append(place, records, acks, deadline).await,
+    };
+    match appended {
         Ok(appended) => ProducedPartition {
             index,
             error: ErrorCode::None,
@@ -91,8 +103,34 @@ async fn append(
             leader: None,
         },
         Err(error) => {
-            let (code, message) = errors::of_node(&error);
-            refused(code, message)
+            let (code, message) = refusal_of(edge, &error, acks);
+            let leader = if code == ErrorCode::NotLeaderOrFollower { edge.hint(state, place) } else { None };
+            ProducedPartition { leader, ..refused(code, message) }
         }
     }
+}
+
+/// Refusals for want of replicas of which every so many says "not the leader" instead.
+const LOOK_ELSEWHERE_EVERY: u32 = 8;
+
+/// The code and words of a refused append.
+///
+/// A node that reaches too few replicas cannot tell whether they are down or it is cut off. NOT_ENOUGH_REPLICAS is what
+/// there is to say, but at that code clients stay here and try again; so now and then one is told to look for a leader
+/// elsewhere. With acks=1 no number of replicas was asked for: there is just no leader here.
+fn refusal_of(edge: &Edge, error: &NodeError, acks: Acks) -> (ErrorCode, String) {
+    let (code, message) = match error {
+        // The topic has it, this node does not: another has.
+        NodeError::UnknownPartition(_) => {
+            let message = "this node has no copy of the partition that takes records: ask for the metadata again";
+            (ErrorCode::NotLeaderOrFollower, message.to_owned())
+        }
+        error => errors::of_node(error),
+    };
+    if !matches!(error, NodeError::NotEnoughReplicas(_)) {
+        return (code, message);
+    }
+    let looks_elsewhere =
+        edge.short_of_replicas.fetch_add(1, Ordering::Relaxed) % LOOK_ELSEWHERE_EVERY == LOOK_ELSEWHERE_EVERY - 1;
+    if acks != Acks::All || looks_elsewhere { (ErrorCode::NotLeaderOrFollower, message) } else { (code, message) }
 }

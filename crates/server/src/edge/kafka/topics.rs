@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::TopicId;
-use control::{Topic, TopicConfig};
+use base::{NodeId, TopicId};
+use control::{PlaceError, Topic, TopicConfig};
 use kafka::msg::create_partitions_request::CreatePartitionsTopic;
 use kafka::msg::create_partitions_response::CreatePartitionsTopicResult;
 use kafka::msg::create_topics_request::CreatableTopic;
@@ -16,7 +16,8 @@ use kafka::msg::{
 };
 use kafka::{ErrorCode, StrBytes};
 
-use super::{Edge, configs, errors};
+use super::{Edge, brokers, configs, errors};
+use crate::node::topics::{Copies, NewTopic};
 
 /// What clients send for "as the cluster has it".
 const DEFAULT: i32 = -1;
@@ -52,6 +53,7 @@ pub(super) async fn create_topics(edge: &Edge, version: i16, request: CreateTopi
 struct Created {
     id: TopicId,
     partitions: i32,
+    factor: usize,
     overrides: BTreeMap<String, String>,
 }
 
@@ -68,12 +70,16 @@ impl Created {
                 .with_value(Some(StrBytes::from_string(value)))
                 .with_config_source(source)
         });
-        result.with_num_partitions(self.partitions).with_replication_factor(1).with_configs(Some(configs.collect()))
+        let factor = i16::try_from(self.factor).unwrap_or(i16::MAX);
+        result
+            .with_num_partitions(self.partitions)
+            .with_replication_factor(factor)
+            .with_configs(Some(configs.collect()))
     }
 }
 
 async fn create(edge: &Edge, asked: CreatableTopic, validate_only: bool) -> Result<Created, Refusal> {
-    let partitions = partitions_of(edge, &asked)?;
+    let (partitions, copies) = shape_of(edge, &asked)?;
     let overrides: BTreeMap<_, _> = asked
         .configs
         .iter()
@@ -86,45 +92,64 @@ async fn create(edge: &Edge, asked: CreatableTopic, validate_only: bool) -> Resu
     if edge.node.state().topic_named(&asked.name).is_some() {
         return refuse(ErrorCode::TopicAlreadyExists, format!("topic {} exists", &*asked.name));
     }
+    // Placed here for the sake of a clear refusal; what is placed when it is made may differ.
+    let replicas = copies.place(&edge.node.state(), partitions).map_err(refused)?;
     if validate_only {
-        return Ok(Created { id: TopicId(uuid::Uuid::nil()), partitions, overrides });
+        let factor = replicas.first().map_or(1, Vec::len);
+        return Ok(Created { id: TopicId(uuid::Uuid::nil()), partitions, factor, overrides });
     }
-    match edge.node.create_topic(&asked.name, partitions, overrides).await {
-        Ok(topic) => Ok(Created { id: topic.id, partitions: topic.partitions, overrides: topic.overrides.clone() }),
+    let copies = if replicas.is_empty() { Copies::Default } else { Copies::Given(replicas) };
+    let new = NewTopic { name: asked.name.to_string(), partitions, copies, overrides, internal: false };
+    match edge.node.create_topic_with(new).await {
+        Ok(topic) => Ok(Created {
+            id: topic.id,
+            partitions: topic.partitions,
+            factor: topic.factor(),
+            overrides: topic.overrides.clone(),
+        }),
         Err(error) => Err(errors::of_node(&error)),
     }
 }
 
-/// The number of partitions asked for, one way or the other.
-fn partitions_of(edge: &Edge, asked: &CreatableTopic) -> Result<i32, Refusal> {
+/// The number of partitions and where their copies are to be, asked for one way or the other.
+fn shape_of(edge: &Edge, asked: &CreatableTopic) -> Result<(i32, Copies), Refusal> {
     if asked.assignments.is_empty() {
-        if !matches!(i32::from(asked.replication_factor), DEFAULT | 1) {
-            let message = format!("replication factor {} is refused: there is one node", asked.replication_factor);
-            return refuse(ErrorCode::InvalidReplicationFactor, message);
-        }
-        return Ok(match asked.num_partitions {
+        let copies = match i32::from(asked.replication_factor) {
+            DEFAULT => Copies::Default,
+            factor => Copies::Factor(factor_of(factor)?),
+        };
+        let partitions = match asked.num_partitions {
             DEFAULT => edge.node.config().log.default_partitions,
             partitions => partitions,
-        });
+        };
+        return Ok((partitions, copies));
     }
     if asked.num_partitions != DEFAULT || i32::from(asked.replication_factor) != DEFAULT {
         return refuse(ErrorCode::InvalidRequest, "an assignment replaces the number of partitions and of replicas");
     }
-    let indexes: BTreeSet<i32> = asked.assignments.iter().map(|partition| partition.partition_index).collect();
+    let assigned: BTreeMap<i32, Vec<BrokerId>> = asked
+        .assignments
+        .iter()
+        .map(|partition| (partition.partition_index, partition.broker_ids.clone()))
+        .collect();
     let count = i32::try_from(asked.assignments.len()).unwrap_or(i32::MAX);
-    if !indexes.iter().copied().eq(0..count) {
+    if !assigned.keys().copied().eq(0..count) {
         return refuse(ErrorCode::InvalidReplicaAssignment, "the partitions of an assignment are numbered from 0");
     }
-    asked.assignments.iter().try_for_each(|partition| check_replicas(edge, &partition.broker_ids))?;
-    Ok(count)
+    Ok((count, Copies::Given(nodes_of(&assigned)?)))
 }
 
-fn check_replicas(edge: &Edge, replicas: &[BrokerId]) -> Result<(), Refusal> {
-    let node = edge.broker_id();
-    if replicas == [node] {
-        return Ok(());
-    }
-    refuse(ErrorCode::InvalidReplicaAssignment, format!("the only replica there can be is node {}", node.0))
+fn factor_of(factor: i32) -> Result<usize, Refusal> {
+    let refused = || {
+        let error = PlaceError::Outside { factor: i64::from(factor) };
+        (ErrorCode::InvalidReplicationFactor, error.to_string())
+    };
+    usize::try_from(factor).map_err(|_| refused())
+}
+
+fn nodes_of(assigned: &BTreeMap<i32, Vec<BrokerId>>) -> Result<Vec<Vec<NodeId>>, Refusal> {
+    let nodes = brokers::assignment(assigned);
+    nodes.ok_or_else(|| (ErrorCode::InvalidReplicaAssignment, "a node's number is positive".to_owned()))
 }
 
 /// Names that occur more than once.
@@ -196,14 +221,21 @@ async fn grow(edge: &Edge, asked: &CreatePartitionsTopic, validate_only: bool) -
         let message = format!("the topic has {} partitions, and their number can only grow", topic.partitions);
         return refuse(ErrorCode::InvalidPartitions, message);
     }
-    if let Some(assignments) = &asked.assignments {
-        if i32::try_from(assignments.len()) != Ok(asked.count - topic.partitions) {
-            return refuse(ErrorCode::InvalidReplicaAssignment, "an assignment names every new partition");
+    let replicas = match &asked.assignments {
+        None => None,
+        Some(assignments) => {
+            if i32::try_from(assignments.len()) != Ok(asked.count - topic.partitions) {
+                return refuse(ErrorCode::InvalidReplicaAssignment, "an assignment names every new partition");
+            }
+            let assigned = (0..).zip(assignments.iter().map(|partition| partition.broker_ids.clone())).collect();
+            let replicas = nodes_of(&assigned)?;
+            control::plan::check(&replicas, replicas.len(), |node| state.is_member(node))
+                .map_err(|error| (ErrorCode::InvalidReplicaAssignment, error.to_string()))?;
+            Some(replicas)
         }
-        assignments.iter().try_for_each(|partition| check_replicas(edge, &partition.broker_ids))?;
-    }
+    };
     if validate_only {
         return Ok(());
     }
-    edge.node.add_partitions(&asked.name, asked.count).await.map_err(|error| errors::of_node(&error))
+    edge.node.add_partitions(&asked.name, asked.count, replicas).await.map_err(|error| errors::of_node(&error))
 }

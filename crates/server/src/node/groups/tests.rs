@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base::PartitionIndex;
 use log::groups::{Assignment, CommitOffset, Join, Joined, Protocol, Synced, TopicPartitions};
 
 use super::*;

@@ -2,18 +2,31 @@
 
 use std::sync::Arc;
 
-use base::Timestamp;
+use base::{PartitionIndex, Timestamp};
 use query::{Catalog, SegmentRow, ServerRow};
 use store::calendar::format_iso;
 use store::snapshot::TableSnapshot;
 
-use super::Tables;
+use super::{TableRuntime, Tables};
 
 pub struct NodeCatalog {
     pub tables: Arc<Tables>,
     /// `host:port` under which this node answers HTTP.
     pub address: std::net::SocketAddr,
     pub started: Timestamp,
+}
+
+impl NodeCatalog {
+    /// Why the table cannot be queried here: only other nodes have the newest rows of a partition.
+    fn elsewhere(&self, table: &TableRuntime) -> Option<String> {
+        let state = self.tables.deps().meta.state();
+        let partitions = state.topics.get(&table.topic).map_or(0, |topic| topic.partitions);
+        let mut partitions = (0..partitions).map(|index| table.at(PartitionIndex(index)));
+        let elsewhere = partitions.find(|partition| !self.tables.is_hosted(&state, *partition))?;
+        let nodes: Vec<String> = state.replicas(elsewhere).iter().map(ToString::to_string).collect();
+        let (name, index, nodes) = (&table.name, elsewhere.partition, nodes.join(", "));
+        Some(format!("the newest rows of table {name}, partition {index}, are on node {nodes} and not here: ask there"))
+    }
 }
 
 impl Catalog for NodeCatalog {
@@ -26,7 +39,8 @@ impl Catalog for NodeCatalog {
     }
 
     fn unavailable(&self, table: &str) -> Option<String> {
-        self.tables.named(table).and_then(|table| table.missing())
+        let table = self.tables.named(table)?;
+        table.missing().or_else(|| self.elsewhere(&table))
     }
 
     fn segments(&self) -> Vec<SegmentRow> {

@@ -44,6 +44,27 @@ pub async fn load_segments(table: &Arc<TableRuntime>, known: &Table, deps: &Arc<
             }
         }
     }
+    tokio::spawn(warm(Arc::clone(table), Arc::clone(deps)));
+}
+
+/// Touches every column of the segments that are open, the newest first, while queries run already: so that their
+/// checksums are known and their strings have their ids before a query has to see to it.
+async fn warm(table: Arc<TableRuntime>, deps: Arc<Deps>) {
+    let mut segments: Vec<Loaded> = table.core().segments.values().cloned().collect();
+    segments.sort_by_key(|loaded| std::cmp::Reverse(loaded.interval.end));
+    let stop = table.stop_signal();
+    for loaded in segments {
+        let Ok(worker) = Arc::clone(&deps.workers).acquire_owned().await else { return };
+        if *stop.borrow() {
+            return;
+        }
+        let warmed = blocking(move || loaded.segment.warm().map_err(|error| error.to_string())).await;
+        drop(worker);
+        if let Err(cause) = warmed {
+            // A query over the damaged column says so too.
+            tracing::warn!(table = %table.name, %cause, "a segment's column file is damaged");
+        }
+    }
 }
 
 fn missing(table: &str, segment: &Published, cause: String) -> Finding {
@@ -59,7 +80,7 @@ fn missing(table: &str, segment: &Published, cause: String) -> Finding {
 }
 
 /// Opens one segment from its column file, or from deep storage if that is absent or damaged.
-async fn load(table: &Arc<TableRuntime>, segment: &Published, deps: &Arc<Deps>) -> Result<Loaded, String> {
+pub async fn load(table: &Arc<TableRuntime>, segment: &Published, deps: &Arc<Deps>) -> Result<Loaded, String> {
     let worker = Arc::clone(&deps.workers).acquire_owned().await.map_err(|error| error.to_string())?;
     let path = column_file(deps, table, segment.id);
     let dictionary = Arc::clone(&table.dictionary);

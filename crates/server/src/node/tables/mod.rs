@@ -13,6 +13,7 @@
 //! the largest partition is sealed early and readers wait.
 
 mod catalog;
+mod follow;
 mod load;
 mod reader;
 mod runtime;
@@ -24,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use base::{PartitionIndex, TopicId, TopicPartition};
+use base::{NodeId, PartitionIndex, TopicId, TopicPartition};
 use control::{State, Table, TableId, TableMode};
 use tokio::sync::Semaphore;
 
@@ -38,6 +39,9 @@ pub use catalog::NodeCatalog;
 pub use runtime::TableRuntime;
 pub use status::{DeadLetterSample, IngestRates, PartitionStatus, TableStatus};
 
+/// Between looks at whether a suspended table is sealed.
+const SEALED_POLL: Duration = Duration::from_millis(20);
+
 /// Bounds of all tables together, from the configuration.
 #[derive(Clone, Debug)]
 pub struct TablesConfig {
@@ -50,6 +54,7 @@ pub struct TablesConfig {
 
 /// What every table's tasks work with.
 pub struct Deps {
+    pub node: NodeId,
     pub config: TablesConfig,
     pub meta: MetaHandle,
     pub logs: LogsHandle,
@@ -117,13 +122,15 @@ impl Tables {
         self.all().iter().filter(|table| !table.is_caught_up()).map(|table| table.name.to_string()).collect()
     }
 
-    /// Stops a table's reading after sealing what it holds, so that nothing queryable vanishes at a restart.
-    pub async fn suspend(&self, table: &Arc<TableRuntime>) -> Result<(), crate::node::NodeError> {
-        table.set_paused(true);
-        for partition in table.partition_indexes() {
-            seal::seal(table, partition, &self.deps).await.map_err(crate::node::NodeError::Internal)?;
-        }
-        Ok(())
+    /// Waits until what this node has read of a table that was suspended is published, so that nothing queryable vanishes
+    /// at a restart. False: not within `patience`.
+    pub async fn sealed(&self, table: &TableRuntime, patience: Duration) -> bool {
+        let sealed = async {
+            while !(table.is_paused() && table.is_sealed(&self.deps)) {
+                tokio::time::sleep(SEALED_POLL).await;
+            }
+        };
+        tokio::time::timeout(patience, sealed).await.is_ok()
     }
 
     /// Makes what runs agree with `state`: new tables begin, dropped ones end, modes and partitions follow.
@@ -147,12 +154,22 @@ impl Tables {
                 None => self.begin(table, state, catches_up).await,
             }
             if let (Some(running), Some(topic)) = (self.runtime(table.id), state.topics.get(&table.topic)) {
-                for index in 0..topic.partitions {
-                    running.begin_partition(PartitionIndex(index), table, catches_up, &self.deps);
+                for index in (0..topic.partitions).map(PartitionIndex) {
+                    if self.is_hosted(state, at(table.topic, index)) {
+                        running.begin_partition(index, table, catches_up, &self.deps);
+                    }
                 }
+                let deps = Arc::clone(&self.deps);
+                tokio::spawn(async move { follow::follow(&running, &deps).await });
             }
         }
         self.set_floors(state);
+    }
+
+    /// True if this node has a replica of the partition.
+    pub fn is_hosted(&self, state: &State, partition: TopicPartition) -> bool {
+        let replicas = state.replicas(partition);
+        replicas.is_empty() || replicas.contains(&self.deps.node)
     }
 
     /// Ends a table whose spec is no longer the one it runs by; true if it did. It begins again from its published
@@ -220,7 +237,7 @@ impl Tables {
         if held <= self.deps.config.live_bytes_max / 2 {
             return;
         }
-        let largest = tables.iter().filter_map(|table| table.largest_partition().map(|found| (found, table)));
+        let largest = tables.iter().filter_map(|table| table.largest_partition(&self.deps).map(|found| (found, table)));
         if let Some(((_, partition), table)) = largest.max_by_key(|((rows, _), _)| *rows) {
             seal::spawn(table, partition, &self.deps);
         }

@@ -7,6 +7,7 @@ use arrow::record_batch::RecordBatch;
 use base::{Offset, PartitionIndex, Timestamp, batch, records};
 use log::{ReadError, ReadLimit, Reader};
 use store::ingest::Ingestor;
+use store::live::RowEnd;
 
 use super::runtime::{Core, TableRuntime};
 use super::status::DeadLetterSample;
@@ -143,6 +144,8 @@ fn step(
     }
     let wall = time::wall();
     let mut tally = Tally::default();
+    // Where each batch ended, in offsets and in rows of this step: another node may seal up to any of them.
+    let mut ends: Vec<RowEnd> = Vec::new();
     // A step that failed half-way is simply repeated from where it began.
     ingestor.seek(from);
     ingestor.adopt_schema(&Arc::clone(&table.core().schema));
@@ -155,6 +158,7 @@ fn step(
             Err(error) => ingestor.push_undecodable(&header, &error.to_string()),
         };
         tally.add(partition, &outcome);
+        ends.push(RowEnd { offset: header.next_offset(), rows: usize::try_from(tally.rows).unwrap_or(usize::MAX) });
     }
     let mut pieces = Vec::new();
     while let Some((rows, range)) = ingestor.take_rows() {
@@ -162,11 +166,18 @@ fn step(
     }
     let mut guard = table.core();
     let core = &mut *guard;
+    if core.partitions.get(&partition).is_none_or(|place| place.next != from) {
+        // Published by another node meanwhile: the next step begins behind that.
+        return Ok(());
+    }
     tally.book(core);
     core.schema = merged(core, ingestor)?;
     let was_empty = core.live.partition_rows(partition) == 0;
+    let mut rows_before = 0;
     for (rows, range) in pieces {
-        core.live.push(partition, range.from..range.to, &rows).map_err(|error| error.to_string())?;
+        let own = ends_within(&ends, rows_before, &rows);
+        rows_before += rows.num_rows();
+        core.live.push(partition, range.from..range.to, &rows, &own).map_err(|error| error.to_string())?;
         if let Some((least, greatest)) = time_range(&rows) {
             core.newest = core.newest.max(Some(greatest));
             if let Some(place) = core.partitions.get_mut(&partition) {
@@ -176,6 +187,13 @@ fn step(
         advance(table, core, partition, range.to, was_empty);
     }
     advance_empty(table, core, partition, fetched.next)
+}
+
+/// The ends that fall into a piece of the step's rows, counted from the piece's first row.
+fn ends_within(ends: &[RowEnd], rows_before: usize, rows: &RecordBatch) -> Vec<RowEnd> {
+    let within = rows_before..=rows_before + rows.num_rows();
+    let own = ends.iter().filter(|end| within.contains(&end.rows));
+    own.map(|end| RowEnd { rows: end.rows - rows_before, ..*end }).collect()
 }
 
 fn skip(table: &TableRuntime, partition: PartitionIndex, to: Offset) -> Result<(), String> {
@@ -188,7 +206,7 @@ fn advance_empty(table: &TableRuntime, core: &mut Core, partition: PartitionInde
     let next = core.partitions.get(&partition).map_or(Offset::ZERO, |place| place.next);
     if next < to {
         let none = RecordBatch::new_empty(core.schema.arrow());
-        core.live.push(partition, next..to, &none).map_err(|error| error.to_string())?;
+        core.live.push(partition, next..to, &none, &[]).map_err(|error| error.to_string())?;
         advance(table, core, partition, to, false);
     }
     Ok(())

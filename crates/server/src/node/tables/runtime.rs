@@ -52,6 +52,8 @@ pub(super) struct Core {
     pub schema: Arc<TableSchema>,
     pub live: LiveTable,
     pub segments: BTreeMap<SegmentId, Loaded>,
+    /// Open here and not queryable yet: what this node sealed and has not seen published.
+    pub sealed: BTreeMap<SegmentId, Loaded>,
     /// Published segments that could not be opened here, with the reason: queries over them must fail.
     pub missing: BTreeMap<SegmentId, String>,
     pub partitions: BTreeMap<PartitionIndex, PartitionPlace>,
@@ -74,6 +76,8 @@ pub struct TableRuntime {
     pub spec_text: String,
     pub created: Timestamp,
     pub dictionary: Arc<TableDictionary>,
+    /// Held by whoever brings what is published into the core.
+    pub(super) following: tokio::sync::Mutex<()>,
     core: Mutex<Core>,
     begun: Mutex<BTreeSet<PartitionIndex>>,
     stopped: watch::Sender<bool>,
@@ -92,6 +96,7 @@ impl TableRuntime {
             schema: Arc::new(schema),
             live: LiveTable::new(Arc::clone(&dictionary)),
             segments: BTreeMap::new(),
+            sealed: BTreeMap::new(),
             missing: BTreeMap::new(),
             partitions: BTreeMap::new(),
             counters: IngestCounters::default(),
@@ -110,6 +115,7 @@ impl TableRuntime {
             spec_text: table.spec.clone(),
             created: table.created,
             dictionary,
+            following: tokio::sync::Mutex::default(),
             core: Mutex::new(core),
             begun: Mutex::default(),
             stopped: watch::channel(false).0,
@@ -202,18 +208,14 @@ impl TableRuntime {
         }
     }
 
-    pub fn partition_indexes(&self) -> Vec<PartitionIndex> {
-        self.core().partitions.keys().copied().collect()
-    }
-
     pub fn live_bytes(&self) -> u64 {
         self.core().live.memory_bytes() as u64
     }
 
-    /// The partition with the most live rows that is not being sealed.
-    pub(super) fn largest_partition(&self) -> Option<(u64, PartitionIndex)> {
+    /// The partition led here with the most live rows that is not being sealed.
+    pub(super) fn largest_partition(&self, deps: &Deps) -> Option<(u64, PartitionIndex)> {
         let core = self.core();
-        let idle = core.partitions.iter().filter(|(_, place)| !place.sealing);
+        let idle = core.partitions.iter().filter(|(index, place)| !place.sealing && self.is_led(**index, deps));
         idle.map(|(index, _)| (core.live.partition_rows(*index), *index)).filter(|(rows, _)| *rows > 0).max()
     }
 
@@ -254,6 +256,13 @@ impl TableRuntime {
             dictionary: Arc::clone(&self.dictionary),
             segments,
         }
+    }
+
+    /// True if everything read of the partitions led here is published.
+    pub(super) fn is_sealed(&self, deps: &Deps) -> bool {
+        let core = self.core();
+        let mut led = core.partitions.iter().filter(|(index, _)| self.is_led(**index, deps));
+        led.all(|(_, place)| place.next <= place.published && !place.sealing)
     }
 
     /// Why the table cannot be queried, if a published segment is not open here.
@@ -314,12 +323,21 @@ impl TableRuntime {
         }
     }
 
+    /// Only the leader of a partition seals its rows; the others keep theirs until those are published.
+    pub(super) fn is_led(&self, partition: PartitionIndex, deps: &Deps) -> bool {
+        deps.logs.leadership(self.at(partition)).is_some_and(|leadership| leadership.borrow().is_mine)
+    }
+
     /// True if this partition should be sealed now.
     pub(super) fn seal_is_due(&self, partition: PartitionIndex, deps: &Deps) -> bool {
         let core = self.core();
         let Some(place) = core.partitions.get(&partition).filter(|place| !place.sealing) else { return false };
-        if place.next == place.published {
+        if place.next == place.published || !self.is_led(partition, deps) {
             return false;
+        }
+        if self.is_paused() {
+            // Nothing more comes in: what is there must not wait for more.
+            return true;
         }
         let rows = core.live.partition_rows(partition);
         let live = LiveStats {

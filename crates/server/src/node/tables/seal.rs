@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use base::{Offset, PartitionIndex, Term, Timestamp};
 use bytes::Bytes;
-use control::{Applied, Command, NewSegment, SegmentId};
+use control::{Command, NewSegment, SegmentId};
 use store::seal::{self, Manifest};
 use store::segment::Segment;
 use uuid::Uuid;
 
 use super::Deps;
+use super::follow::follow;
 use super::load::{column_file, write_and_open};
 use super::runtime::{Loaded, TableRuntime};
 use crate::node::findings::{Finding, Severity};
@@ -43,17 +44,6 @@ pub fn spawn(table: &Arc<TableRuntime>, partition: PartitionIndex, deps: &Arc<De
         end(&table, partition);
         report(&table, partition, &deps, result);
     });
-}
-
-/// Seals a partition and waits for it; waits first for a seal that is under way.
-pub async fn seal(table: &Arc<TableRuntime>, partition: PartitionIndex, deps: &Arc<Deps>) -> Result<(), String> {
-    while !begin(table, partition) {
-        tokio::time::sleep(RETRY_FIRST).await;
-    }
-    let result = sealed(table, partition, deps).await;
-    end(table, partition);
-    report(table, partition, deps, result.clone());
-    result
 }
 
 fn begin(table: &TableRuntime, partition: PartitionIndex) -> bool {
@@ -217,6 +207,8 @@ async fn open_pieces(
         for piece in pieces {
             let path = column_file(&deps, &table, piece.new.id);
             let segment = write_and_open(&path, &piece.column_file, &table.dictionary)?;
+            // Before queries see it, rather than by the first of them.
+            segment.warm().map_err(|error| format!("{}: {error}", path.display()))?;
             let interval = store::interval::Interval { start: piece.new.interval.start, end: piece.new.interval.end };
             opened.push((piece.new.id, Loaded { rows: piece.new.rows, segment: Arc::new(segment), interval }));
             new.push(piece.new);
@@ -226,60 +218,53 @@ async fn open_pieces(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-/// Publishes, and in the same moment for queries puts the segments in the place of the live rows.
+/// Publishes; what was opened takes the place of the live rows like anything that was published.
 async fn publish(
     table: &Arc<TableRuntime>,
     partition: PartitionIndex,
     (from, to): (Offset, Offset),
     opened: Vec<(SegmentId, Loaded)>,
     new: Vec<NewSegment>,
-    deps: &Deps,
+    deps: &Arc<Deps>,
 ) -> Result<(), String> {
     save_schema(table, deps).await?;
-    let command = Command::PublishSegments {
-        table: table.id,
-        partition,
-        from,
-        to,
-        term: term_of(table, partition, deps),
-        segments: new,
-        published: time::wall(),
+    let Some(term) = term_of(table, partition, deps) else {
+        discard(table, opened.iter().map(|(id, _)| *id), deps);
+        return Err("another node leads the partition now; it seals these rows".into());
     };
-    match deps.meta.propose(command).await {
-        Ok(Applied::Published { to }) => {
-            let mut core = table.core();
-            core.segments.extend(opened);
-            core.live.drop_below(partition, to);
-            let core = &mut *core;
-            if let Some(place) = core.partitions.get_mut(&partition) {
-                place.published = to;
-                // What came in while this was sealed is as old as now, at most a little older.
-                place.live_since = (place.next > to).then(time::now);
-                place.earliest = core
-                    .live
-                    .snapshot()
-                    .iter()
-                    .filter(|chunk| chunk.partition == partition)
-                    .filter_map(|chunk| chunk.segment.time_range())
-                    .map(|(least, _)| Timestamp(least))
-                    .min();
-            }
-            Ok(())
-        }
-        Ok(other) => Err(format!("publishing was answered with {other:?}")),
-        Err(error) => {
-            for (id, _) in opened {
-                drop(std::fs::remove_file(column_file(deps, table, id)));
-            }
-            Err(error.to_string())
-        }
+    let ids: Vec<SegmentId> = opened.iter().map(|(id, _)| *id).collect();
+    table.core().sealed.extend(opened);
+    let published = time::wall();
+    let command = Command::PublishSegments { table: table.id, partition, from, to, term, segments: new, published };
+    let outcome = deps.meta.propose(command).await;
+    if outcome.is_ok() {
+        follow(table, deps).await;
+        return Ok(());
+    }
+    // It may still take effect if its outcome is unknown: then the segments are fetched like those of any other node.
+    let unpublished: Vec<SegmentId> = {
+        let mut core = table.core();
+        ids.into_iter().filter(|id| core.sealed.remove(id).is_some()).collect()
+    };
+    discard(table, unpublished.into_iter(), deps);
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
-/// The newest leadership that has written to the partition.
-fn term_of(table: &TableRuntime, partition: PartitionIndex, deps: &Deps) -> Term {
-    let epoch = deps.logs.reader(table.at(partition)).map_or(0, |reader| reader.epoch_end(i32::MAX).0);
-    Term(u64::try_from(epoch).unwrap_or(0))
+/// Removes the column files of segments that were not published.
+fn discard(table: &TableRuntime, ids: impl Iterator<Item = SegmentId>, deps: &Deps) {
+    for id in ids {
+        drop(std::fs::remove_file(column_file(deps, table, id)));
+    }
+}
+
+/// The term in which this node leads the partition; it fences the publication. `None`: another node leads.
+fn term_of(table: &TableRuntime, partition: PartitionIndex, deps: &Deps) -> Option<Term> {
+    let leadership = deps.logs.leadership(table.at(partition))?;
+    let leadership = *leadership.borrow();
+    leadership.is_mine.then_some(leadership.term)
 }
 
 /// Discovered columns are in the metadata before a segment that has them.

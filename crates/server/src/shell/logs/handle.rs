@@ -4,18 +4,34 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
-use base::{Offset, Tick, TopicPartition};
+use base::{NodeId, Offset, Term, Tick, TopicPartition};
 use bytes::Bytes;
-use log::{Appended, PartitionConfig, Reader};
+use log::{Appended, PartitionConfig, Reader, Seats};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::{Append, COMMANDS_MAX, Command, LogsError, QUEUED_KIB_MAX};
+use super::{Append, COMMANDS_MAX, Command, Leadership, LogsError, QUEUED_KIB_MAX, ReplicaStatus};
 use crate::node::{Acks, time};
+use crate::shell::peers::GroupFrame;
 
-/// Readers and committed offsets of the open partitions, shared with the owner thread.
-#[derive(Default)]
+/// What is known of the open partitions without asking the owner thread, shared with it.
 pub(super) struct Open {
-    pub partitions: RwLock<BTreeMap<TopicPartition, (Reader, watch::Receiver<Offset>)>>,
+    pub partitions: RwLock<BTreeMap<TopicPartition, Shared>>,
+    /// Counts the changes of leadership.
+    pub changes: watch::Sender<u64>,
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        Self { partitions: RwLock::default(), changes: watch::channel(0).0 }
+    }
+}
+
+/// One open partition.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub reader: Reader,
+    pub committed: watch::Receiver<Offset>,
+    pub leadership: watch::Receiver<Leadership>,
 }
 
 #[derive(Clone)]
@@ -46,13 +62,16 @@ impl LogsHandle {
         }
     }
 
-    /// Opens a partition, made if it is absent. Answers its committed offset as it changes.
+    /// Opens a partition, made if it is absent. Answers its committed offset as it changes. `seats` counts for a
+    /// partition that is new here. `is_preferred`: of a new one this replica is to lead.
     pub async fn open(
         &self,
         partition: TopicPartition,
         config: PartitionConfig,
+        seats: Seats,
+        is_preferred: bool,
     ) -> Result<watch::Receiver<Offset>, LogsError> {
-        self.ask(|reply| Command::Open { partition, config, reply }).await
+        self.ask(|reply| Command::Open { partition, config, seats, is_preferred, reply }).await
     }
 
     pub fn configure(&self, partition: TopicPartition, config: PartitionConfig) {
@@ -67,10 +86,34 @@ impl LogsHandle {
         acks: Acks,
         deadline: Tick,
     ) -> Result<Appended, LogsError> {
+        self.append_as(partition, batches, acks, deadline, None).await
+    }
+
+    /// As [`LogsHandle::append`], refused with `NotLeader` unless this node leads in `term`: what was decided in
+    /// an earlier leadership is not written in a later one. A sole voter has only one.
+    pub async fn append_in_term(
+        &self,
+        partition: TopicPartition,
+        batches: Bytes,
+        acks: Acks,
+        deadline: Tick,
+        term: Term,
+    ) -> Result<Appended, LogsError> {
+        self.append_as(partition, batches, acks, deadline, Some(term)).await
+    }
+
+    async fn append_as(
+        &self,
+        partition: TopicPartition,
+        batches: Bytes,
+        acks: Acks,
+        deadline: Tick,
+        term: Option<Term>,
+    ) -> Result<Appended, LogsError> {
         let kibs = u32::try_from(batches.len().div_ceil(1024).clamp(1, QUEUED_KIB_MAX)).unwrap_or(1);
         let permits = self.permits(kibs, deadline).await?;
         let (reply, answer) = oneshot::channel();
-        let append = Append { partition, batches, acks, deadline, reply };
+        let append = Append { partition, batches, acks, deadline, term, reply };
         self.commands.0.send(Command::Append { append, permits }).map_err(|_| LogsError::Closed)?;
         answer.await.map_err(|_| LogsError::Closed)?
     }
@@ -89,24 +132,56 @@ impl LogsHandle {
         self.ask(|reply| Command::Delete { partition, reply }).await
     }
 
+    /// A message from another replica.
+    pub fn step(&self, frame: GroupFrame) {
+        self.tell(Command::Message(frame));
+    }
+
+    /// The link to a node came or went.
+    pub fn link(&self, node: NodeId, is_connected: bool) {
+        self.tell(Command::Link(node, is_connected));
+    }
+
+    /// Hands a partition's leadership to another replica, if this node leads. Watch for it.
+    pub fn transfer(&self, partition: TopicPartition, to: NodeId) {
+        self.tell(Command::Transfer(partition, to));
+    }
+
+    /// A replica as its owner sees it.
+    pub async fn status(&self, partition: TopicPartition) -> Result<ReplicaStatus, LogsError> {
+        self.ask(|reply| Command::Status { partition, reply }).await
+    }
+
     /// Reads beside the owner thread.
     pub fn reader(&self, partition: TopicPartition) -> Option<Reader> {
-        self.open
-            .partitions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&partition)
-            .map(|(reader, _)| reader.clone())
+        self.shared(partition, |shared| shared.reader.clone())
     }
 
     /// Changes whenever the partition's committed offset does.
     pub fn committed(&self, partition: TopicPartition) -> Option<watch::Receiver<Offset>> {
-        self.open
-            .partitions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&partition)
-            .map(|(_, signal)| signal.clone())
+        self.shared(partition, |shared| shared.committed.clone())
+    }
+
+    /// Changes whenever this node learns of another leader or term. `None`: no replica here.
+    pub fn leadership(&self, partition: TopicPartition) -> Option<watch::Receiver<Leadership>> {
+        self.shared(partition, |shared| shared.leadership.clone())
+    }
+
+    /// The partitions that this node leads.
+    pub fn led(&self) -> Vec<(TopicPartition, Term)> {
+        let partitions = self.open.partitions.read().unwrap_or_else(PoisonError::into_inner);
+        let leadership = |shared: &Shared| *shared.leadership.borrow();
+        let all = partitions.iter().map(|(id, shared)| (*id, leadership(shared)));
+        all.filter(|(_, leadership)| leadership.is_mine).map(|(id, leadership)| (id, leadership.term)).collect()
+    }
+
+    /// Counts the changes of any partition's leadership.
+    pub fn leadership_changes(&self) -> watch::Receiver<u64> {
+        self.open.changes.subscribe()
+    }
+
+    fn shared<T>(&self, partition: TopicPartition, get: impl FnOnce(&Shared) -> T) -> Option<T> {
+        self.open.partitions.read().unwrap_or_else(PoisonError::into_inner).get(&partition).map(get)
     }
 
     /// Flushes everything and ends the threads.

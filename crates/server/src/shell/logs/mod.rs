@@ -10,30 +10,43 @@
 //! takes all of them. Partitions flush side by side, a few at a time. Appends that nobody waits for (acks 0
 //! and 1) are flushed within `flush_interval`.
 //!
-//! What always holds: an acks=all waiter is answered `Ok` only after the fdatasync that covers it; every waiter is
-//! answered by its deadline; after a failed fsync this disk takes no write until the process is restarted; a
-//! partition's files are removed only when no flush of it is under way.
+//! A partition with replicas on other nodes is a Raft group: its messages come in as commands and go out through the
+//! [`Outbox`], those that promise something durable only after the flush. Whatever was touched by a command is looked
+//! after once, at the end of a round, so that a message costs the same with one partition or ten thousand.
+//!
+//! What always holds: an acks=all waiter is answered `Ok` only after the fdatasync of a majority that covers it; an
+//! acks=1 waiter only while no other node can have been elected; when this node stops leading, every waiter is
+//! answered at once; every waiter is answered by its deadline; after a failed fsync this disk takes no write until the
+//! process is restarted; a partition's files are removed only when no flush of it is under way.
 
+#[cfg(test)]
+mod cluster_tests;
 mod handle;
 mod owner;
+mod replicas;
+mod slot;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod waiters;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::disk::{Disk, DiskError};
-use base::{NodeId, Offset, Tick, TopicPartition};
+use base::{NodeId, Offset, Term, Tick, TopicPartition};
 use bytes::Bytes;
-use log::{AppendError, Appended, DeleteError, FlushDone, OpenError, PartitionConfig};
+use log::{AppendError, Appended, DeleteError, FlushDone, OpenError, PartitionConfig, Seats};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
+use super::outbox::Outbox;
+use super::peers::GroupFrame;
 use crate::node::Acks;
 use crate::node::findings::Findings;
 
 pub use handle::LogsHandle;
 pub use owner::start;
+pub use replicas::ReplicaStatus;
 
 /// Commands waiting for the owner thread.
 const COMMANDS_MAX: usize = 16_384;
@@ -51,6 +64,10 @@ const DEADLINE_CHECK_MS: u64 = 5;
 const SPACE_CHECK_MS: u64 = 250;
 /// How long closing waits for a flush under way.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a tick of a group is.
+const TICK_MS: u64 = 25;
+/// A new partition's preferred leader asks for votes this many times, every other tick, before it waits like the others.
+const EAGER_CAMPAIGNS: u8 = 20;
 /// How often retention runs.
 const RETENTION_MS: u64 = 5_000;
 
@@ -79,6 +96,9 @@ pub enum LogsError {
     Unknown(TopicPartition),
     #[error("partition {partition} could not be opened: {reason}")]
     Broken { partition: TopicPartition, reason: String },
+    /// Nothing was written. It is taken again when enough replicas can talk.
+    #[error("partition {partition} takes no writes: its replicas on {} are out of reach", nodes(.missing))]
+    NotEnoughReplicas { partition: TopicPartition, missing: Vec<NodeId> },
     /// Written, but not durable in time: the outcome is unknown to the client, who retries.
     #[error("the write was not durable within its deadline; it may still become so: retry")]
     Timeout,
@@ -88,6 +108,20 @@ pub enum LogsError {
     Closed,
 }
 
+fn nodes(nodes: &[NodeId]) -> String {
+    let named: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+    format!("node {}", named.join(", "))
+}
+
+/// Who leads a partition, as far as this node knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Leadership {
+    pub leader: Option<NodeId>,
+    pub term: Term,
+    /// This node leads, and everything decided before its term is known to it.
+    pub is_mine: bool,
+}
+
 type Reply<T> = oneshot::Sender<Result<T, LogsError>>;
 
 /// What the owner thread is asked. The permit is the command's place in the queue; dropping it frees the place.
@@ -95,6 +129,8 @@ enum Command {
     Open {
         partition: TopicPartition,
         config: PartitionConfig,
+        seats: Seats,
+        is_preferred: bool,
         reply: Reply<watch::Receiver<Offset>>,
     },
     Configure {
@@ -119,6 +155,15 @@ enum Command {
         partition: TopicPartition,
         reply: Reply<()>,
     },
+    /// From another replica.
+    Message(GroupFrame),
+    /// The link to a node came or went.
+    Link(NodeId, bool),
+    Transfer(TopicPartition, NodeId),
+    Status {
+        partition: TopicPartition,
+        reply: Reply<ReplicaStatus>,
+    },
     Flushed(TopicPartition, Result<FlushDone, DiskError>),
     /// Flush everything, leave clean marks, end the threads.
     Close {
@@ -133,6 +178,8 @@ struct Append {
     batches: Bytes,
     acks: Acks,
     deadline: Tick,
+    /// Only if this node leads in this term.
+    term: Option<Term>,
     reply: Reply<Appended>,
 }
 
@@ -142,4 +189,5 @@ pub struct Start {
     pub hard: log::HardStates,
     pub config: LogsConfig,
     pub findings: Arc<Findings>,
+    pub outbox: Arc<dyn Outbox>,
 }

@@ -1,24 +1,27 @@
 //! The owner thread's loop and the flushers'.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::disk::{Disk, DiskError};
-use base::{Offset, Tick, TopicPartition};
-use log::{AppendError, FlushDone, FlushJob, Partition, PartitionConfig, Stopped};
+use base::{NodeId, Offset, Tick, TopicPartition};
+use log::{AppendError, FlushDone, FlushJob, Partition, PartitionConfig, Seats, Stopped};
 use tokio::sync::watch;
 
-use super::handle::{LogsHandle, Open};
-use super::waiters::{Waiters, answer};
+use super::handle::{LogsHandle, Open, Shared};
+use super::slot::{Slot, want};
+use super::trouble::broken_finding;
+use super::waiters::{Until, answer};
 use super::{
     Append, CLOSE_PATIENCE, Command, DEADLINE_CHECK_MS, DRAIN_MAX, FLUSHES_MAX, IDLE_MS, LogsConfig, LogsError,
-    RETENTION_MS, Reply, SPACE_CHECK_MS, Start,
+    RETENTION_MS, Reply, SPACE_CHECK_MS, Start, TICK_MS,
 };
 use crate::node::Acks;
-use crate::node::findings::{Finding, Findings, Severity};
+use crate::node::findings::Findings;
 use crate::node::time;
+use crate::shell::outbox::{Outbox, Ticker};
 use crate::shell::thread::spawn_owner;
 
 type Job = (TopicPartition, FlushJob);
@@ -41,7 +44,12 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         findings: start.findings,
         open: Arc::clone(&open),
         jobs,
+        outbox: start.outbox,
+        connected: BTreeSet::new(),
         partitions: BTreeMap::new(),
+        touched: Vec::new(),
+        waited_on: BTreeSet::new(),
+        leadership_changed: false,
         broken: BTreeMap::new(),
         deleting: BTreeMap::new(),
         wanted: VecDeque::new(),
@@ -49,6 +57,7 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         dirty_since: None,
         stopped: None,
         full: false,
+        ticker: Ticker::new(TICK_MS, now),
         checked_deadlines: now,
         checked_space: Tick(0),
         checked_retention: now,
@@ -67,39 +76,38 @@ fn flush_loop(inbox: &Mutex<mpsc::Receiver<Job>>, done: &mpsc::Sender<Command>) 
     }
 }
 
-struct Slot {
-    partition: Partition,
-    waiters: Waiters,
-    committed: watch::Sender<Offset>,
-    /// Something was written since the last flush job was taken.
-    dirty: bool,
-    /// It stands in `Owner::wanted`.
-    wanted: bool,
-    flushing: bool,
-}
-
-struct Owner {
-    disk: Arc<dyn Disk>,
+pub(super) struct Owner {
+    pub(super) disk: Arc<dyn Disk>,
     hard: log::HardStates,
-    config: LogsConfig,
-    findings: Arc<Findings>,
+    pub(super) config: LogsConfig,
+    pub(super) findings: Arc<Findings>,
     open: Arc<Open>,
     jobs: mpsc::Sender<Job>,
-    partitions: BTreeMap<TopicPartition, Slot>,
+    pub(super) outbox: Arc<dyn Outbox>,
+    /// Nodes that a link to is up.
+    pub(super) connected: BTreeSet<NodeId>,
+    pub(super) partitions: BTreeMap<TopicPartition, Slot>,
+    /// Partitions to be looked after at the end of this round, each once.
+    pub(super) touched: Vec<TopicPartition>,
+    /// Partitions that somebody may wait on.
+    waited_on: BTreeSet<TopicPartition>,
+    /// Some partition got another leader in this round.
+    pub(super) leadership_changed: bool,
     /// Partitions that could not be opened, with the reason.
     broken: BTreeMap<TopicPartition, String>,
     /// Partitions to be removed when their flush is done.
     deleting: BTreeMap<TopicPartition, Reply<()>>,
     /// Partitions to be flushed as soon as a flusher is free, each once.
-    wanted: VecDeque<TopicPartition>,
+    pub(super) wanted: VecDeque<TopicPartition>,
     /// Under way.
     flushes: usize,
     dirty_since: Option<Tick>,
     /// Set by a failed fsync: this disk takes no write any more.
-    stopped: Option<Stopped>,
-    full: bool,
+    pub(super) stopped: Option<Stopped>,
+    pub(super) full: bool,
+    pub(super) ticker: Ticker,
     checked_deadlines: Tick,
-    checked_space: Tick,
+    pub(super) checked_space: Tick,
     checked_retention: Tick,
 }
 
@@ -121,8 +129,19 @@ impl Owner {
                 taken += 1;
                 next = if taken < DRAIN_MAX { inbox.try_recv().ok() } else { None };
             }
+            self.tick_groups();
             self.timers();
-            self.start_flushes();
+            // Taking a flush may leave something to send, and what was sent before may want a flush.
+            loop {
+                self.serve_touched();
+                self.start_flushes();
+                if self.touched.is_empty() {
+                    break;
+                }
+            }
+            if std::mem::take(&mut self.leadership_changed) {
+                self.open.changes.send_modify(|count| *count += 1);
+            }
         }
     }
 
@@ -130,12 +149,14 @@ impl Owner {
     fn patience_ms(&self) -> u64 {
         let due =
             self.dirty_since.map(|since| self.config.flush_interval_ms.saturating_sub(time::now().since(since)).max(1));
-        due.unwrap_or(IDLE_MS).min(IDLE_MS)
+        due.unwrap_or(IDLE_MS).min(IDLE_MS).min(self.ticker.wait_ms(time::now()).max(1))
     }
 
     fn handle(&mut self, command: Command) {
         match command {
-            Command::Open { partition, config, reply } => answer(reply, self.open_partition(partition, config)),
+            Command::Open { partition, config, seats, is_preferred, reply } => {
+                answer(reply, self.open_partition(partition, config, seats, is_preferred));
+            }
             Command::Configure { partition, config } => {
                 if let Some(slot) = self.partitions.get_mut(&partition) {
                     slot.partition.configure(config);
@@ -159,13 +180,24 @@ impl Owner {
                 answer(reply, slot.partition.delete_before(before).map_err(LogsError::from));
             }
             Command::Delete { partition, reply } => self.delete(partition, reply),
+            Command::Message(frame) => self.message(frame),
+            Command::Link(node, is_connected) => self.link(node, is_connected),
+            Command::Transfer(partition, to) => {
+                if let Some(slot) = self.partitions.get_mut(&partition) {
+                    if let Err(error) = slot.partition.transfer_leadership(to) {
+                        tracing::debug!(%partition, %to, %error, "leadership stays here");
+                    }
+                    self.touch(partition);
+                }
+            }
+            Command::Status { partition, reply } => answer(reply, self.status(partition)),
             Command::Flushed(partition, result) => self.flushed(partition, result),
             Command::Close { .. } | Command::Abandon => unreachable!("the loop takes it"),
         }
     }
 
     /// Why there is no such partition here.
-    fn missing(&self, partition: TopicPartition) -> LogsError {
+    pub(super) fn missing(&self, partition: TopicPartition) -> LogsError {
         let broken = self.broken.get(&partition).cloned();
         broken.map_or(LogsError::Unknown(partition), |reason| LogsError::Broken { partition, reason })
     }
@@ -174,6 +206,8 @@ impl Owner {
         &mut self,
         partition: TopicPartition,
         config: PartitionConfig,
+        seats: Seats,
+        is_preferred: bool,
     ) -> Result<watch::Receiver<Offset>, LogsError> {
         if let Some(slot) = self.partitions.get(&partition) {
             return Ok(slot.committed.subscribe());
@@ -185,6 +219,7 @@ impl Owner {
             &dir,
             config,
             self.config.node,
+            seats.clone(),
             Arc::clone(&self.disk),
             log::HardStates::clone(&self.hard),
             now,
@@ -204,20 +239,22 @@ impl Owner {
         for finding in &recovery.findings {
             tracing::warn!(%partition, "{finding}");
         }
-        let (committed, signal) = watch::channel(opened.committed());
-        let mut shared = self.open.partitions.write().unwrap_or_else(PoisonError::into_inner);
-        shared.insert(partition, (opened.reader(), signal.clone()));
-        drop(shared);
-        // Opening may have written (a torn tail cut, a new term): the next flush makes it durable.
+        let slot = Slot::new(opened, &seats, is_preferred);
+        slot.leadership.send_replace(slot.lead(self.config.node));
+        let (reader, committed) = (slot.partition.reader(), slot.committed.subscribe());
+        let leadership = slot.leadership.subscribe();
+        let shared = Shared { reader, committed: committed.clone(), leadership };
+        self.open.partitions.write().unwrap_or_else(PoisonError::into_inner).insert(partition, shared);
         self.dirty_since.get_or_insert(now);
-        let waiters = Waiters::default();
-        let slot = Slot { partition: opened, waiters, committed, dirty: true, wanted: false, flushing: false };
+        self.broken.remove(&partition);
         self.partitions.insert(partition, slot);
-        Ok(signal)
+        self.leadership_changed = true;
+        self.touch(partition);
+        Ok(committed)
     }
 
     fn append(&mut self, append: Append) {
-        let Append { partition, batches, acks, deadline, reply } = append;
+        let Append { partition, batches, acks, deadline, term, reply } = append;
         if let Some(stopped) = &self.stopped {
             return answer(reply, Err(AppendError::Stopped(stopped.clone()).into()));
         }
@@ -231,9 +268,12 @@ impl Owner {
         let Some(slot) = self.partitions.get_mut(&partition) else {
             return answer(reply, Err(self.missing(partition)));
         };
+        if term.is_some_and(|term| term != slot.partition.term()) && !slot.is_sole(self.config.node) {
+            return answer(reply, Err(slot.not_leader()));
+        }
         match slot.partition.append(now, time::wall(), batches) {
             Err(error) => {
-                answer(reply, Err(error.clone().into()));
+                answer(reply, Err(self.refused(partition, error.clone())));
                 match error {
                     AppendError::DiskFull => self.check_space(now),
                     AppendError::Stopped(stopped) => self.partition_stopped(partition, &stopped),
@@ -243,12 +283,23 @@ impl Owner {
             Ok(appended) => {
                 slot.dirty = true;
                 self.dirty_since.get_or_insert(now);
-                if acks != Acks::All || appended.next_offset <= slot.partition.committed() {
-                    answer(reply, Ok(appended));
-                } else {
-                    slot.waiters.push(appended, deadline, reply);
-                    want(&mut self.wanted, partition, slot);
+                let is_committed = appended.next_offset <= slot.partition.committed();
+                match acks {
+                    Acks::None => answer(reply, Ok(appended)),
+                    _ if is_committed => answer(reply, Ok(appended)),
+                    // Asked after the append: whoever could have been elected before it would not have it.
+                    Acks::Leader if slot.partition.lease_valid(time::now()) => {
+                        slot.partition.note_acked(appended.base_offset, appended.next_offset);
+                        answer(reply, Ok(appended));
+                    }
+                    Acks::Leader | Acks::All => {
+                        let until = if acks == Acks::All { Until::Committed } else { Until::Lease };
+                        slot.waiters.push(appended, until, deadline, reply);
+                        self.waited_on.insert(partition);
+                        want(&mut self.wanted, partition, slot);
+                    }
                 }
+                self.touch(partition);
             }
         }
     }
@@ -269,6 +320,7 @@ impl Owner {
             if let Some(job) = slot.partition.flush_job() {
                 slot.flushing = true;
                 self.flushes += usize::from(self.jobs.send((id, job)).is_ok());
+                self.touch(id);
             } else if let Some(stopped) = slot.partition.stopped().cloned() {
                 self.partition_stopped(id, &stopped);
             } else if !slot.waiters.is_empty() {
@@ -287,9 +339,7 @@ impl Owner {
         let Some(slot) = self.partitions.get_mut(&id) else { return };
         slot.flushing = false;
         match slot.partition.flushed(result) {
-            Ok(committed) => {
-                slot.waiters.release(committed);
-                slot.committed.send_if_modified(|before| std::mem::replace(before, committed) != committed);
+            Ok(_) => {
                 if slot.dirty && !slot.waiters.is_empty() {
                     want(&mut self.wanted, id, slot);
                 } else if slot.dirty {
@@ -298,44 +348,7 @@ impl Owner {
             }
             Err(stopped) => self.stop(stopped),
         }
-    }
-
-    /// A write failed: this partition is out, the others go on.
-    fn partition_stopped(&mut self, id: TopicPartition, stopped: &Stopped) {
-        self.findings.raise(
-            &partition_dir(id),
-            Finding {
-                code: "partition-stopped",
-                severity: Severity::Critical,
-                title: format!("partition {id} takes no writes; what it holds is served"),
-                since: time::wall(),
-                impact: vec!["log", "ingest"],
-                cause: stopped.to_string(),
-                action: "check the disk (dmesg, smartctl); then restart the node".into(),
-            },
-        );
-        if let Some(slot) = self.partitions.get_mut(&id) {
-            slot.waiters.fail(&LogsError::Append(AppendError::Stopped(stopped.clone())));
-        }
-    }
-
-    /// A failed fsync: the whole disk is out, for good.
-    fn stop(&mut self, stopped: Stopped) {
-        self.findings.raise(
-            "log",
-            Finding {
-                code: "log-stopped",
-                severity: Severity::Critical,
-                title: "the log takes no writes: its disk failed to sync".into(),
-                since: time::wall(),
-                impact: vec!["log", "ingest"],
-                cause: stopped.to_string(),
-                action: "check the disk (dmesg, smartctl); replace it if it is bad; then restart the node".into(),
-            },
-        );
-        let error = LogsError::Append(AppendError::Stopped(stopped.clone()));
-        self.partitions.values_mut().for_each(|slot| slot.waiters.fail(&error));
-        self.stopped = Some(stopped);
+        self.touch(id);
     }
 
     fn delete(&mut self, partition: TopicPartition, reply: Reply<()>) {
@@ -367,7 +380,12 @@ impl Owner {
         let now = time::now();
         if now.since(self.checked_deadlines) >= DEADLINE_CHECK_MS {
             self.checked_deadlines = now;
-            self.partitions.values_mut().for_each(|slot| slot.waiters.expire(now));
+            let partitions = &mut self.partitions;
+            self.waited_on.retain(|id| {
+                let Some(slot) = partitions.get_mut(id) else { return false };
+                slot.waiters.expire(now);
+                !slot.waiters.is_empty()
+            });
         }
         if now.since(self.checked_space) >= SPACE_CHECK_MS {
             self.check_space(now);
@@ -376,7 +394,9 @@ impl Owner {
             self.checked_retention = now;
             let wall = time::wall();
             for (id, slot) in &mut self.partitions {
-                slot.partition.tick(now, wall);
+                if slot.is_sole(self.config.node) {
+                    slot.partition.tick(now, wall);
+                }
                 let trimmed = slot.partition.trim(now, wall);
                 if trimmed.files > 0 {
                     tracing::info!(partition = %id, files = trimmed.files, bytes = trimmed.bytes, start = %trimmed.start, "retention");
@@ -384,30 +404,6 @@ impl Owner {
                 slot.dirty = true;
             }
             self.dirty_since.get_or_insert(now);
-        }
-    }
-
-    fn check_space(&mut self, now: Tick) {
-        self.checked_space = now;
-        let Ok(free) = self.disk.free_bytes() else { return };
-        let reserve = self.config.reserve_bytes;
-        if free < reserve {
-            self.full = true;
-            self.findings.raise(
-                "log",
-                Finding {
-                    code: "disk-full",
-                    severity: Severity::Critical,
-                    title: "produce is refused: the disk is almost full".into(),
-                    since: time::wall(),
-                    impact: vec!["log", "ingest"],
-                    cause: format!("{free} bytes are free, {reserve} are kept in reserve (log.disk_reserve_bytes)"),
-                    action: "free space or enlarge the disk; writes resume by themselves".into(),
-                },
-            );
-        } else if self.full && free > reserve.saturating_add(reserve / 2) {
-            self.full = false;
-            self.findings.clear("disk-full", "log");
         }
     }
 
@@ -422,24 +418,18 @@ impl Owner {
         }
         let mut first_error = None;
         for (_, slot) in std::mem::take(&mut self.partitions) {
+            let is_sole = slot.is_sole(self.config.node);
             let Slot { partition, mut waiters, .. } = slot;
+            waiters.release(partition.committed());
             match partition.close() {
-                Ok(()) => waiters.release(Offset(i64::MAX)),
-                Err(error) => {
-                    waiters.fail(&LogsError::Closed);
-                    first_error.get_or_insert(error);
-                }
+                // What one voter has written down is decided.
+                Ok(()) if is_sole => waiters.release(Offset(i64::MAX)),
+                Ok(()) => {}
+                Err(error) => drop(first_error.get_or_insert(error)),
             }
+            waiters.fail(&LogsError::Closed);
         }
         first_error.map_or(Ok(()), |error| Err(error.into()))
-    }
-}
-
-/// Puts a partition into the queue for the flushers, if it is not there and none of them has it.
-fn want(wanted: &mut VecDeque<TopicPartition>, id: TopicPartition, slot: &mut Slot) {
-    if !slot.wanted && !slot.flushing {
-        slot.wanted = true;
-        wanted.push_back(id);
     }
 }
 
@@ -448,15 +438,3 @@ pub fn partition_dir(partition: TopicPartition) -> String {
     format!("{}/{}", partition.topic, partition.partition)
 }
 
-fn broken_finding(dir: &str, error: &log::OpenError) -> Finding {
-    Finding {
-        code: "partition-damaged",
-        severity: Severity::Critical,
-        title: format!("partition {dir} is not served: its log is damaged"),
-        since: time::wall(),
-        impact: vec!["log", "ingest"],
-        cause: error.to_string(),
-        action: "restore the partition's folder from a copy, or delete the topic; the other partitions are served"
-            .into(),
-    }
-}

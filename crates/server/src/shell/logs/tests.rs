@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::node::time;
+use crate::shell::outbox::Nowhere;
 use crate::shell::disk::RealDisk;
 use crate::shell::slow_disk::SlowDisk;
 
@@ -25,7 +26,7 @@ fn node(disk: impl Disk + 'static) -> Node {
     let hard = quorum::HardStates::open(Arc::clone(&disk), "hard-state").unwrap();
     let findings = Arc::new(Findings::default());
     let config = LogsConfig { node: NodeId(1), flush_interval_ms: 10, reserve_bytes: RESERVE_BYTES };
-    let start = Start { disk, hard: Arc::new(Mutex::new(hard)), config, findings: Arc::clone(&findings) };
+    let start = Start { disk, hard: Arc::new(Mutex::new(hard)), config, findings: Arc::clone(&findings), outbox: Arc::new(Nowhere) };
     Node { logs: super::start(start).unwrap(), findings }
 }
 
@@ -33,7 +34,7 @@ impl Node {
     async fn open(&self, count: i32) -> Vec<TopicPartition> {
         let ids: Vec<TopicPartition> = (0..count).map(partition).collect();
         for id in &ids {
-            self.logs.open(*id, PartitionConfig::default()).await.unwrap();
+            self.logs.open(*id, PartitionConfig::default(), Seats::alone(NodeId(1)), false).await.unwrap();
         }
         ids
     }
@@ -117,7 +118,7 @@ async fn work(disk: &MemDisk, acks: Acks) -> Vec<BTreeMap<i64, String>> {
     let node = Arc::new(node(disk.clone()));
     let mut acknowledged = vec![BTreeMap::new(); 2];
     for id in (0..2).map(partition) {
-        if node.logs.open(id, PartitionConfig::default()).await.is_err() {
+        if node.logs.open(id, PartitionConfig::default(), Seats::alone(NodeId(1)), false).await.is_err() {
             return acknowledged;
         }
     }
@@ -305,11 +306,11 @@ async fn a_damaged_partition_is_told_and_the_others_are_served() {
         image.remove_file(path).unwrap();
     }
     let node = node(image);
-    let refused = node.logs.open(partition(0), PartitionConfig::default()).await.map(|_| ()).unwrap_err();
+    let refused = node.logs.open(partition(0), PartitionConfig::default(), Seats::alone(NodeId(1)), false).await.map(|_| ()).unwrap_err();
     assert!(matches!(refused, LogsError::Open(OpenError::Missing { .. })), "{refused}");
     let refused = node.append(partition(0), "x", Acks::All).await.unwrap_err();
     assert!(matches!(refused, LogsError::Broken { .. }), "{refused}");
     assert_eq!(node.codes(), ["partition-damaged"]);
-    node.logs.open(partition(1), PartitionConfig::default()).await.unwrap();
+    node.logs.open(partition(1), PartitionConfig::default(), Seats::alone(NodeId(1)), false).await.unwrap();
     node.append(partition(1), "served", Acks::All).await.unwrap();
 }

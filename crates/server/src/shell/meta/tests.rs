@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
 
 use base::disk::memory::{Fault, MemDisk};
+use quorum::{Entry, Payload, Storage};
 use base::{Term, Timestamp, TopicId};
 use uuid::Uuid;
 
 use super::*;
+use crate::shell::outbox::Nowhere;
 use crate::shell::slow_disk::SlowDisk;
 
 const CAPACITY_BYTES: u64 = 256 << 20;
@@ -13,9 +15,21 @@ fn mem_disk() -> MemDisk {
     MemDisk::new(1, CAPACITY_BYTES)
 }
 
+fn alone(disk: impl Disk + 'static, findings: Arc<Findings>) -> Start {
+    Start {
+        disk: Arc::new(disk),
+        dir: "control".into(),
+        node: NodeId(1),
+        voters: vec![NodeId(1)],
+        findings,
+        outbox: Arc::new(Nowhere),
+        peers: None,
+    }
+}
+
 fn open(disk: impl Disk + 'static) -> (MetaHandle, Arc<Findings>) {
     let findings = Arc::new(Findings::default());
-    let handle = start(Arc::new(disk), "control", NodeId(1), Arc::clone(&findings));
+    let handle = start(alone(disk, Arc::clone(&findings)));
     (handle.unwrap_or_else(|error| panic!("{error}")), findings)
 }
 
@@ -95,7 +109,7 @@ async fn dying_anywhere_loses_no_answered_command() {
         let disk = MemDisk::new(u64::from(u16::MAX) + dies_at, CAPACITY_BYTES);
         disk.crash_at(dies_at);
         let findings = Arc::new(Findings::default());
-        let Ok(meta) = start(Arc::new(disk.clone()), "control", NodeId(1), findings) else { continue };
+        let Ok(meta) = start(alone(disk.clone(), findings)) else { continue };
         let mut answered = 0;
         while meta.propose(topic(answered)).await.is_ok() {
             answered += 1;
@@ -188,7 +202,7 @@ async fn a_command_of_a_newer_release_is_not_skipped() {
     let known = Entry { term, index: next.next(), payload: Payload::Data(topic(1).encode()) };
     journal.append(&[unknown, known], None).unwrap();
     journal.sync().unwrap();
-    let refused = start(Arc::new(disk), "control", NodeId(1), Arc::default()).map(|_| ()).unwrap_err().to_string();
+    let refused = start(alone(disk, Arc::default())).map(|_| ()).unwrap_err().to_string();
     let expected = format!("the metadata: metadata cannot be changed: the command at index {next} is unknown: ");
     assert!(refused.starts_with(&expected), "{refused}");
 }

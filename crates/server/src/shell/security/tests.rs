@@ -1,16 +1,14 @@
 //! An authority, tokens, folders; and links that are encrypted.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use base::{NodeId, Timestamp};
 
 use super::super::peers::Security;
-use super::super::peers::join::Authority;
 use super::super::peers::tests::{TestNode, any, members, secured, state, until, works};
 use super::super::peers::{LinkEvent, LinkState};
-use super::{CertificateAuthority, SecurityError, Token, exists, follow, join};
+use super::{CertificateAuthority, SecurityError, Token, exists, join};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -42,10 +40,8 @@ impl Drop for Folder {
     }
 }
 
-fn tls(dir: &std::path::Path, with_authority: bool) -> Security {
-    let authority = CertificateAuthority::open(dir, now).expect("opens").filter(|_| with_authority);
-    let authority = authority.map(|authority| Arc::new(authority) as Arc<dyn Authority>);
-    Security::Tls { tls: follow(dir).expect("loads"), authority }
+fn tls(dir: &std::path::Path, node: u32) -> Security {
+    super::of(dir, NodeId(node), now).expect("loads")
 }
 
 fn node(id: u32, security: Security) -> TestNode {
@@ -72,11 +68,11 @@ async fn nodes_join_with_a_token_and_are_linked() {
     let folder = Folder::new();
     let authority = CertificateAuthority::found(&folder.at("1"), NodeId(1), now).expect("an authority");
     let token = authority.token(HOUR, None).expect("a token");
-    let one = node(1, tls(&folder.at("1"), true));
+    let one = node(1, tls(&folder.at("1"), 1));
     let address = one.peers.address().to_string();
     let cluster = join(&folder.at("2"), &address, &token, NodeId(2)).await.expect("joins");
     assert_eq!(cluster, authority.cluster());
-    let two = node(2, tls(&folder.at("2"), false));
+    let two = node(2, tls(&folder.at("2"), 2));
     know_each_other(&[(1, &one), (2, &two)]);
     until("a link comes up", || one.peers.is_up(NodeId(2)) && two.peers.is_up(NodeId(1))).await;
     works(&one, 2, &two.seen).await;
@@ -106,7 +102,7 @@ async fn tokens_that_are_wrong_expired_or_of_another_authority_are_of_no_use() {
     let expired = authority.token(Duration::ZERO, None).expect("a token");
     let foreign = elsewhere.token(HOUR, None).expect("a token");
     let guessed = Token { secret: [1; 16], ..expired.clone() };
-    let one = node(1, tls(&folder.at("1"), true));
+    let one = node(1, tls(&folder.at("1"), 1));
     let address = one.peers.address().to_string();
     for (token, reason) in [
         (&expired, "unknown or has expired"),
@@ -127,10 +123,10 @@ async fn who_cannot_prove_who_it_is_is_refused() {
     authority.issue(&folder.at("3"), NodeId(3)).expect("a certificate");
     for (intruder, reason) in [
         (Security::Plain, "speaks TLS"),
-        (tls(&folder.at("foreign"), false), "authority"),
-        (tls(&folder.at("3"), false), "certificate"),
+        (tls(&folder.at("foreign"), 2), "authority"),
+        (tls(&folder.at("3"), 3), "certificate"),
     ] {
-        let one = node(1, tls(&folder.at("1"), true));
+        let one = node(1, tls(&folder.at("1"), 1));
         let two = node(2, intruder);
         know_each_other(&[(1, &one), (2, &two)]);
         until("both have noticed", || [state(&one, 2), state(&two, 1)] == [Some(LinkState::Refused); 2]).await;
@@ -150,8 +146,8 @@ async fn an_expired_certificate_is_named_and_a_new_one_is_used_without_a_restart
         .expect("an authority")
         .issue(&folder.at("2"), NodeId(2))
         .expect("an old certificate");
-    let one = node(1, tls(&folder.at("1"), true));
-    let two = node(2, tls(&folder.at("2"), false));
+    let one = node(1, tls(&folder.at("1"), 1));
+    let two = node(2, tls(&folder.at("2"), 2));
     know_each_other(&[(1, &one), (2, &two)]);
     until("it is refused", || one.seen.refusals(2).iter().any(|text| text.contains("has expired"))).await;
     for name in ["node.pem", "node.key"] {
@@ -159,6 +155,15 @@ async fn an_expired_certificate_is_named_and_a_new_one_is_used_without_a_restart
     }
     authority.issue(&folder.at("2"), NodeId(2)).expect("a new certificate");
     until("a link comes up", || one.peers.is_up(NodeId(2)) && two.peers.is_up(NodeId(1))).await;
+}
+
+#[tokio::test]
+async fn a_folder_of_another_node_is_not_used() {
+    let folder = Folder::new();
+    assert!(matches!(super::of(&folder.at("1"), NodeId(1), now), Ok(Security::Plain)), "there is none");
+    CertificateAuthority::found(&folder.at("1"), NodeId(1), now).expect("an authority");
+    let error = super::of(&folder.at("1"), NodeId(2), now).expect_err("node 1's");
+    assert!(error.to_string().contains("not the certificate of node 2"), "{error}");
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub fn code(error: &GroupError) -> ErrorCode {
         // Both are retried: the first at once with the same coordinator, the second after looking for one.
         GroupError::Busy { .. } => ErrorCode::CoordinatorLoadInProgress,
         GroupError::NotPersisted | GroupError::NotAvailable => ErrorCode::CoordinatorNotAvailable,
+        GroupError::NotCoordinator => ErrorCode::NotCoordinator,
+        GroupError::Loading => ErrorCode::CoordinatorLoadInProgress,
         GroupError::NotFound => ErrorCode::GroupIdNotFound,
         GroupError::NotEmpty => ErrorCode::NonEmptyGroup,
         GroupError::SubscribedToTopic => ErrorCode::GroupSubscribedToTopic,

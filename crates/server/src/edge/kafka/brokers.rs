@@ -1,0 +1,145 @@
+//! The cluster as clients are told of it: nodes with their addresses, who serves which partition, where to go instead.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base::{NodeId, PartitionIndex, TopicPartition};
+use control::{State, Topic};
+use kafka::msg::BrokerId;
+use kafka::{ErrorCode, LeaderHint, NodeEndpoint, StrBytes};
+
+use super::{Client, Edge};
+use crate::node::cluster::Leader;
+
+/// Where clients reach a node.
+pub(super) struct Broker {
+    pub id: NodeId,
+    pub host: String,
+    pub port: i32,
+    pub rack: Option<String>,
+}
+
+/// A node's number as the wire has it.
+pub(super) fn broker_id(node: NodeId) -> BrokerId {
+    BrokerId(i32::try_from(node.0).unwrap_or(i32::MAX))
+}
+
+/// A node's number from the wire.
+pub(super) fn node_id(broker: BrokerId) -> Option<NodeId> {
+    u32::try_from(broker.0).ok().map(NodeId)
+}
+
+impl Broker {
+    pub(super) fn broker_id(&self) -> BrokerId {
+        broker_id(self.id)
+    }
+
+    pub(super) fn host(&self) -> StrBytes {
+        StrBytes::from_string(self.host.clone())
+    }
+
+    pub(super) fn rack(&self) -> Option<StrBytes> {
+        self.rack.clone().map(StrBytes::from_string)
+    }
+
+    fn endpoint(&self) -> NodeEndpoint {
+        NodeEndpoint { node: self.broker_id().0, host: self.host.clone(), port: self.port, rack: self.rack.clone() }
+    }
+}
+
+impl Edge {
+    /// Every node of the cluster, this one with the address the client used unless another is configured. A node that is out
+    /// of reach is left out, as long as this one reaches most of the others: a client that is told of it would wait for it.
+    /// Where this node is the one cut off, the client shall know whom else to ask.
+    pub(super) fn brokers(&self, client: &Client) -> Vec<Broker> {
+        let state = self.node.state();
+        let members: Vec<NodeId> = state.members().collect();
+        let shows_all = !self.node.reaches_majority_of(&members);
+        let mut brokers: Vec<Broker> = state
+            .nodes
+            .values()
+            .filter(|node| node.id != self.node.id() && (shows_all || self.node.is_up(node.id)))
+            .map(|node| Broker {
+                id: node.id,
+                host: node.addresses.kafka.host.clone(),
+                port: i32::from(node.addresses.kafka.port),
+                rack: Some(node.zone.clone()).filter(|zone| !zone.is_empty()),
+            })
+            .collect();
+        let (host, port) = self.address_for(client);
+        brokers.push(Broker { id: self.node.id(), host, port, rack: self.node.config().cluster.zone.clone() });
+        brokers.sort_by_key(|broker| broker.id);
+        brokers
+    }
+
+    /// The node to send what changes the cluster to. Any will do; the active master saves a step.
+    pub(super) fn controller(&self) -> BrokerId {
+        let active = self.node.master().leader.filter(|node| self.node.is_up(*node));
+        broker_id(active.unwrap_or_else(|| self.node.id()))
+    }
+
+    /// The nodes that a refusal names, with their addresses.
+    pub(super) fn endpoints(&self, client: &Client, hints: impl Iterator<Item = LeaderHint>) -> Vec<NodeEndpoint> {
+        let named: BTreeSet<i32> = hints.map(|hint| hint.node).collect();
+        if named.is_empty() {
+            return Vec::new();
+        }
+        let brokers = self.brokers(client);
+        brokers.iter().filter(|broker| named.contains(&broker.broker_id().0)).map(Broker::endpoint).collect()
+    }
+
+    /// Who to ask instead of this node.
+    pub(super) fn hint(&self, state: &State, partition: TopicPartition) -> Option<LeaderHint> {
+        match self.node.leader(partition, state.replicas(partition)) {
+            Leader::Known { node, epoch } if node != self.node.id() => {
+                Some(LeaderHint { node: broker_id(node).0, epoch })
+            }
+            _ => None,
+        }
+    }
+
+    /// A partition as Metadata and DescribeTopicPartitions have it.
+    pub(super) fn placed(&self, topic: &Topic, index: i32) -> Placed {
+        let partition = TopicPartition { topic: topic.id, partition: PartitionIndex(index) };
+        let own = [self.node.id()];
+        let replicas = match topic.replicas_of(partition.partition) {
+            [] => &own[..],
+            replicas => replicas,
+        };
+        let (code, leader, epoch) = match self.node.leader(partition, replicas) {
+            Leader::Known { node, epoch } => (ErrorCode::None, Some(node), epoch),
+            // So that consumers can go on reading. Producers are refused there, and told why.
+            Leader::ReadOnly { node, epoch } => (ErrorCode::None, Some(node), epoch),
+            Leader::Electing | Leader::Unreachable => (ErrorCode::LeaderNotAvailable, None, -1),
+        };
+        let in_sync = |node: &NodeId| Some(*node) == leader || self.node.is_up(*node);
+        let ids = |nodes: Vec<NodeId>| nodes.into_iter().map(broker_id).collect::<Vec<_>>();
+        let (isr, offline): (Vec<NodeId>, Vec<NodeId>) = replicas.iter().copied().partition(in_sync);
+        Placed {
+            index,
+            code,
+            leader: leader.map_or(BrokerId(-1), broker_id),
+            epoch,
+            replicas: ids(replicas.to_vec()),
+            isr: ids(isr),
+            offline: ids(offline),
+        }
+    }
+}
+
+/// See [`Edge::placed`].
+pub(super) struct Placed {
+    pub index: i32,
+    pub code: ErrorCode,
+    pub leader: BrokerId,
+    pub epoch: i32,
+    pub replicas: Vec<BrokerId>,
+    /// Those a link is up to: whether they keep up to the last record is known to the leader only.
+    pub isr: Vec<BrokerId>,
+    pub offline: Vec<BrokerId>,
+}
+
+/// Replicas as an assignment on the wire has them; `None` if a number cannot be a node's.
+pub(super) fn assignment(partitions: &BTreeMap<i32, Vec<BrokerId>>) -> Option<Vec<Vec<NodeId>>> {
+    let nodes = |brokers: &Vec<BrokerId>| brokers.iter().map(|broker| node_id(*broker)).collect();
+    partitions.values().map(nodes).collect()
+}

@@ -1,0 +1,219 @@
+//! Who leads which partition, so that any node answers Metadata for all of them.
+//!
+//! Of its own replicas a node knows it first hand. Of the others it hears: every node tells its peers what it
+//! leads, when that changes and every second. What was not repeated for a while counts no longer.
+//!
+//! Who should lead: the first of a partition's replicas. A node that leads in its place hands over when that one has
+//! been there for a while, a few partitions at a time; a node that ends in order hands over everything first.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use base::{NodeId, PartitionIndex, Term, Tick, TopicId, TopicPartition};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::router::Router;
+use super::time;
+use crate::shell::calls;
+use crate::shell::logs::LogsHandle;
+use crate::shell::meta::MetaHandle;
+use crate::shell::peers::PeersHandle;
+
+/// Between two tellings without a change.
+const TELL: Duration = Duration::from_secs(1);
+/// Changes are gathered this long.
+const GATHER: Duration = Duration::from_millis(10);
+/// What was heard longer ago than this counts no longer.
+const HEARD_MS_MAX: u64 = 3_500;
+/// Partitions told at a time; a node that leads more tells the first ones.
+const TOLD_MAX: usize = 100_000;
+/// How often leaderships are looked at.
+const BALANCE: Duration = Duration::from_secs(5);
+/// A preferred leader is given its partitions back when it has been connected for so many looks.
+const STEADY_LOOKS: u32 = 6;
+/// Handed over in one look.
+const MOVED_MAX: usize = 32;
+/// Longest wait for others to take over when this node ends.
+const HAND_OVER: Duration = Duration::from_millis(1_500);
+const ENTRY_BYTES: usize = 28;
+const VERSION: u8 = 1;
+
+/// See the module.
+pub struct Leaders {
+    logs: LogsHandle,
+    heard: RwLock<BTreeMap<NodeId, Heard>>,
+}
+
+struct Heard {
+    at: Tick,
+    led: BTreeMap<TopicPartition, Term>,
+}
+
+impl Leaders {
+    /// Starts telling and hearing. Without peers there is nobody to tell.
+    pub fn start(logs: &LogsHandle, peers: Option<&PeersHandle>, router: &Router) -> Arc<Self> {
+        let leaders = Arc::new(Self { logs: logs.clone(), heard: RwLock::default() });
+        let hears = Arc::clone(&leaders);
+        router.on(calls::LEADERS, move |from, body| {
+            let heard = hears.hear(from, body);
+            async move { heard }
+        });
+        if let Some(peers) = peers {
+            tokio::spawn(tell(logs.clone(), peers.clone(), router.links()));
+        }
+        leaders
+    }
+
+    /// Gives partitions back to their preferred leaders, until the node ends.
+    pub fn balance(&self, node: NodeId, meta: &MetaHandle, links: watch::Receiver<BTreeMap<NodeId, bool>>) {
+        tokio::spawn(balance(node, self.logs.clone(), meta.clone(), links));
+    }
+
+    /// Hands over all that this node leads, group 0 with it, to whoever is there. The node is about to end.
+    pub async fn hand_over(&self, node: NodeId, meta: &MetaHandle, up: &BTreeMap<NodeId, bool>) {
+        let is_up = |other: &NodeId| *other != node && up.get(other).copied().unwrap_or(false);
+        let state = meta.state();
+        let mut begun = false;
+        for (partition, _) in self.logs.led() {
+            if let Some(to) = state.replicas(partition).iter().copied().find(is_up) {
+                self.logs.transfer(partition, to);
+                begun = true;
+            }
+        }
+        let master = meta.master();
+        if let Some(to) = master.voters.iter().copied().find(is_up).filter(|_| master.is_active) {
+            meta.transfer_leadership(to);
+            begun = true;
+        }
+        let over = async {
+            while begun && (meta.master().is_active || !self.logs.led().is_empty()) {
+                tokio::time::sleep(GATHER).await;
+            }
+        };
+        if tokio::time::timeout(HAND_OVER, over).await.is_err() {
+            tracing::info!("the other nodes did not take over in time; they find out by themselves");
+        }
+    }
+
+    /// Who leads `partition`, and since which term.
+    pub fn leader_of(&self, partition: TopicPartition) -> Option<(NodeId, Term)> {
+        let own = self.logs.leadership(partition).map(|leadership| *leadership.borrow());
+        let own_term = own.map_or(Term::ZERO, |own| own.term);
+        let own = own.and_then(|own| Some((own.leader?, own.term)));
+        if own.is_some() {
+            return own;
+        }
+        let now = time::now();
+        let heard = self.heard.read().unwrap_or_else(PoisonError::into_inner);
+        let fresh = heard.iter().filter(|(_, heard)| now.since(heard.at) < HEARD_MS_MAX);
+        let told = fresh.filter_map(|(node, heard)| Some((*node, *heard.led.get(&partition)?)));
+        told.filter(|(_, term)| *term >= own_term).max_by_key(|(_, term)| *term)
+    }
+
+    fn hear(&self, from: NodeId, body: Bytes) -> Result<Bytes, String> {
+        let led = decode(body).ok_or("a list of leaders that makes no sense")?;
+        let heard = Heard { at: time::now(), led };
+        self.heard.write().unwrap_or_else(PoisonError::into_inner).insert(from, heard);
+        Ok(Bytes::new())
+    }
+}
+
+async fn balance(node: NodeId, logs: LogsHandle, meta: MetaHandle, links: watch::Receiver<BTreeMap<NodeId, bool>>) {
+    let mut steady: BTreeMap<NodeId, u32> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(BALANCE).await;
+        for (node, is_up) in &*links.borrow() {
+            let looks = steady.entry(*node).or_default();
+            *looks = if *is_up { looks.saturating_add(1) } else { 0 };
+        }
+        let state = meta.state();
+        let mut moved = 0;
+        for (partition, _) in logs.led() {
+            let preferred = state.replicas(partition).first().copied();
+            let is_steady = |other: &NodeId| steady.get(other).is_some_and(|looks| *looks >= STEADY_LOOKS);
+            if let Some(to) = preferred.filter(|to| *to != node).filter(is_steady) {
+                logs.transfer(partition, to);
+                moved += 1;
+            }
+            if moved == MOVED_MAX {
+                break;
+            }
+        }
+    }
+}
+
+async fn tell(logs: LogsHandle, peers: PeersHandle, mut links: watch::Receiver<BTreeMap<NodeId, bool>>) {
+    let mut changes = logs.leadership_changes();
+    loop {
+        let body = encode(&logs.led());
+        let up: Vec<NodeId> = links.borrow_and_update().iter().filter(|(_, is_up)| **is_up).map(|(node, _)| *node).collect();
+        for node in up {
+            let (peers, body) = (peers.clone(), body.clone());
+            tokio::spawn(async move {
+                if let Err(error) = peers.call(node, calls::LEADERS, body, TELL).await {
+                    tracing::debug!(%node, %error, "who leads what was not heard");
+                }
+            });
+        }
+        tokio::time::sleep(GATHER).await;
+        let changed = async {
+            tokio::select! {
+                changed = changes.changed() => changed.is_ok(),
+                changed = links.changed() => changed.is_ok(),
+            }
+        };
+        if matches!(tokio::time::timeout(TELL, changed).await, Ok(false)) {
+            return;
+        }
+    }
+}
+
+/// One byte of version; then of each partition its topic, its number and the term, big-endian.
+fn encode(led: &[(TopicPartition, Term)]) -> Bytes {
+    let led = &led[..led.len().min(TOLD_MAX)];
+    let mut out = BytesMut::with_capacity(1 + led.len() * ENTRY_BYTES);
+    out.put_u8(VERSION);
+    for (partition, term) in led {
+        out.put_slice(partition.topic.0.as_bytes());
+        out.put_i32(partition.partition.0);
+        out.put_u64(term.0);
+    }
+    out.freeze()
+}
+
+fn decode(mut body: Bytes) -> Option<BTreeMap<TopicPartition, Term>> {
+    if body.try_get_u8().ok()? != VERSION || !body.len().is_multiple_of(ENTRY_BYTES) || body.len() / ENTRY_BYTES > TOLD_MAX {
+        return None;
+    }
+    let mut led = BTreeMap::new();
+    while body.has_remaining() {
+        let topic = TopicId(Uuid::from_u128(body.get_u128()));
+        let partition = PartitionIndex(body.get_i32());
+        led.insert(TopicPartition { topic, partition }, Term(body.get_u64()));
+    }
+    Some(led)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_comes_as_it_went() {
+        let at = |number: i32| TopicPartition {
+            topic: TopicId(Uuid::from_u128(7 << 64 | 5)),
+            partition: PartitionIndex(number),
+        };
+        let led = [(at(0), Term(3)), (at(9_999), Term(u64::MAX))];
+        let bytes = encode(&led);
+        assert_eq!(decode(bytes.clone()).unwrap(), led.into());
+        assert!(decode(encode(&[])).unwrap().is_empty());
+        for cut in 0..bytes.len() {
+            assert!(cut % ENTRY_BYTES == 1 || decode(bytes.slice(..cut)).is_none(), "cut at {cut}");
+        }
+        assert!(decode(Bytes::from_static(&[9])).is_none());
+    }
+}

@@ -1,0 +1,164 @@
+//! The nodes of the cluster: who they are, told to the links; this one made known; the cluster formed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{ClusterId, DiskId, NodeId};
+use control::{Address, Command, NodeAddresses, Refused, State};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::findings::{Finding, Findings, Severity};
+use super::time;
+use crate::config::Config;
+use crate::shell::meta::{MetaError, MetaHandle};
+use crate::shell::peers::{Member, Members};
+use crate::shell::security;
+
+/// Between two tries to make this node known.
+const RETRY: Duration = Duration::from_millis(500);
+/// After a refusal that needs a person.
+const RETRY_REFUSED: Duration = Duration::from_secs(10);
+
+/// What the links are told of the cluster.
+pub struct Known {
+    pub cluster: watch::Sender<Option<ClusterId>>,
+    pub members: watch::Sender<Arc<Members>>,
+}
+
+impl Known {
+    pub fn new(config: &Config) -> Self {
+        Self { cluster: watch::channel(None).0, members: watch::channel(Arc::new(members(config, None))).0 }
+    }
+
+    fn update(&self, config: &Config, state: &State) {
+        self.cluster.send_if_modified(|cluster| std::mem::replace(cluster, state.cluster) != state.cluster);
+        let members = members(config, Some(state));
+        self.members.send_if_modified(|before| {
+            let changed = **before != members;
+            if changed {
+                *before = Arc::new(members);
+            }
+            changed
+        });
+    }
+}
+
+/// As configured, and what the metadata knows of each.
+fn members(config: &Config, state: Option<&State>) -> Members {
+    let configured = config.cluster.peers.0.iter();
+    let mut members: Members =
+        configured.map(|(id, address)| (*id, Member { address: address.to_string(), disk: None })).collect();
+    for (id, node) in state.into_iter().flat_map(|state| &state.nodes) {
+        let registered = Member { address: node.addresses.peer.to_string(), disk: Some(node.disk) };
+        // The configuration's address counts: it is what the operator of this node can correct.
+        members.entry(*id).and_modify(|member| member.disk = registered.disk).or_insert(registered);
+    }
+    members
+}
+
+/// Follows the metadata for the links' sake, until the node ends.
+pub fn follow(config: &Arc<Config>, meta: &MetaHandle, known: Known) {
+    let (config, mut changes) = (Arc::clone(config), meta.watch());
+    known.update(&config, &changes.borrow_and_update().clone());
+    tokio::spawn(async move {
+        while changes.changed().await.is_ok() {
+            let state = Arc::clone(&changes.borrow_and_update());
+            known.update(&config, &state);
+        }
+    });
+}
+
+/// Forms the cluster if that is this node's to do, and makes this node known with its disk and addresses.
+/// Returns when both are done.
+///
+/// # Errors
+/// What group 0 said, for whoever does not want to try again.
+pub async fn introduce(config: &Config, disk: DiskId, meta: &MetaHandle) -> Result<(), MetaError> {
+    let is_active = meta.master().is_active;
+    if meta.state().cluster.is_none() {
+        if !is_active {
+            return Err(MetaError::NoLeader { missing: Vec::new(), voters: config.cluster.peers.0.len() });
+        }
+        let founders = founders(config);
+        // A cluster whose nodes have certificates got its id with them.
+        let cluster = security::cluster(&config.security_dir()).unwrap_or_else(|_| ClusterId(Uuid::new_v4()));
+        let form = Command::FormCluster { cluster, formed: time::wall(), founders };
+        match meta.propose(form).await {
+            Ok(_) | Err(MetaError::Refused(Refused::AlreadyFormed(_))) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let id = NodeId(config.node.id);
+    let (addresses, zone) = (addresses(config), config.cluster.zone.clone().unwrap_or_default());
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let state = meta.state();
+    let is_known = state.nodes.get(&id).is_some_and(|node| {
+        node.disk == disk && node.addresses == addresses && node.zone == zone && node.version == version
+    });
+    if !is_known {
+        meta.propose(Command::RegisterNode { id, disk, addresses, zone, version, at: time::wall() }).await?;
+    }
+    Ok(())
+}
+
+/// As [`introduce`], in the background, until it is done.
+pub fn introduce_later(config: &Arc<Config>, disk: DiskId, meta: &MetaHandle, findings: &Arc<Findings>) {
+    let (config, meta, findings) = (Arc::clone(config), meta.clone(), Arc::clone(findings));
+    tokio::spawn(async move {
+        loop {
+            let wait = match introduce(&config, disk, &meta).await {
+                Ok(()) => return findings.clear("node-refused", "node"),
+                Err(MetaError::Refused(refused)) => {
+                    findings.raise("node", refused_finding(&refused));
+                    RETRY_REFUSED
+                }
+                Err(MetaError::Stopped(_)) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "this node is not made known yet");
+                    RETRY
+                }
+            };
+            let mut changes = meta.watch_master();
+            changes.mark_unchanged();
+            drop(tokio::time::timeout(wait, changes.changed()).await);
+        }
+    });
+}
+
+fn founders(config: &Config) -> Vec<NodeId> {
+    match config.cluster.peers.0.keys().copied().collect::<Vec<_>>() {
+        none if none.is_empty() => vec![NodeId(config.node.id)],
+        founders => founders,
+    }
+}
+
+/// Where this node is reached.
+fn addresses(config: &Config) -> NodeAddresses {
+    let own = |address: std::net::SocketAddr| Address { host: address.ip().to_canonical().to_string(), port: address.port() };
+    let peer = config.cluster.peers.0.get(&NodeId(config.node.id)).copied().unwrap_or(config.listen.peer);
+    // Listening everywhere says nothing about where others find it: where the peers do.
+    let reachable = |address: std::net::SocketAddr| {
+        if address.ip().is_unspecified() { Address { port: address.port(), ..own(peer) } } else { own(address) }
+    };
+    let advertised = config.listen.advertised_kafka.as_deref().and_then(|text| text.parse().ok());
+    NodeAddresses {
+        kafka: advertised.unwrap_or_else(|| reachable(config.listen.kafka)),
+        http: reachable(config.listen.http),
+        postgres: reachable(config.listen.postgres),
+        peer: own(peer),
+    }
+}
+
+fn refused_finding(refused: &Refused) -> Finding {
+    Finding {
+        code: "node-refused",
+        severity: Severity::Critical,
+        title: "the cluster does not take this node as what it says it is".into(),
+        since: time::wall(),
+        impact: vec!["log", "publish"],
+        cause: refused.to_string(),
+        action: "correct node.id or node.data_dir; a disk that was lost on purpose is replaced with the cluster's consent"
+            .into(),
+    }
+}

@@ -1,0 +1,8 @@
+//! The kinds of calls between nodes. A number is never used again for something else.
+
+/// A command for group 0's leader; see `meta/forward.rs`.
+pub const PROPOSE: u8 = 1;
+/// Which partitions the caller leads; see `node/leaders.rs`.
+pub const LEADERS: u8 = 2;
+/// The active master is asked to hand over; see `node/mastery.rs`.
+pub const TRANSFER_MASTER: u8 = 3;

@@ -1,0 +1,186 @@
+//! The part of the owner that speaks with other replicas: messages in and out, ticks, links, who leads.
+
+use base::{NodeId, Offset, PartitionIndex, Term, TopicId, TopicPartition};
+use log::{Message, Role, StepError};
+use quorum::GroupKey;
+use uuid::Uuid;
+
+use super::owner::Owner;
+use super::slot::want;
+use super::{Leadership, LogsError};
+use crate::node::time;
+use crate::shell::outbox::post;
+use crate::shell::peers::GroupFrame;
+
+/// A replica as its owner sees it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ReplicaStatus {
+    pub role: Role,
+    pub term: Term,
+    pub leader: Option<NodeId>,
+    pub voters: Vec<NodeId>,
+    pub start: Offset,
+    pub committed: Offset,
+    pub end: Offset,
+    pub has_lease: bool,
+    pub replica: log::PartitionStatus,
+    /// How far the others are, known to the leader.
+    pub group: quorum::GroupStatus,
+}
+
+/// The partition whose group this is.
+fn partition_of(key: GroupKey) -> TopicPartition {
+    let [id @ .., a, b, c, d] = key.0;
+    TopicPartition { topic: TopicId(Uuid::from_bytes(id)), partition: PartitionIndex(i32::from_be_bytes([a, b, c, d])) }
+}
+
+impl Owner {
+    pub(super) fn message(&mut self, frame: GroupFrame) {
+        if self.stopped.is_some() {
+            return;
+        }
+        let id = partition_of(frame.group);
+        // Not open yet, or deleted: the sender finds out or asks again.
+        let Some(slot) = self.partitions.get_mut(&id) else { return };
+        let message = match Message::decode(frame.message) {
+            Ok(message) if message.from() == frame.from => message,
+            Ok(_) => return tracing::warn!(from = %frame.from, "log: a message in another node's name was dropped"),
+            Err(error) => return tracing::warn!(from = %frame.from, %error, "log: a message was dropped"),
+        };
+        match slot.partition.step(time::now(), message) {
+            Ok(()) => {}
+            Err(StepError::Stopped(stopped)) => return self.partition_stopped(id, &stopped),
+            Err(error) => tracing::debug!(partition = %id, %error, "log: a message was dropped"),
+        }
+        self.touch(id);
+    }
+
+    pub(super) fn link(&mut self, node: NodeId, is_connected: bool) {
+        let changed = if is_connected { self.connected.insert(node) } else { self.connected.remove(&node) };
+        if is_connected || !changed {
+            return;
+        }
+        let now = time::now();
+        let mut touched = Vec::new();
+        for (id, slot) in self.partitions.iter_mut().filter(|(_, slot)| slot.voters.contains(&node)) {
+            slot.partition.report_unreachable(node);
+            if slot.partition.leader() == Some(node) {
+                slot.partition.hint_leader_gone(now);
+            }
+            touched.push(*id);
+        }
+        touched.into_iter().for_each(|id| self.touch(id));
+    }
+
+    /// A tick of every group that has one.
+    pub(super) fn tick_groups(&mut self) {
+        let now = time::now();
+        if !self.ticker.is_due(now) || self.stopped.is_some() {
+            return;
+        }
+        let wall = time::wall();
+        let mut touched = std::mem::take(&mut self.touched);
+        for (id, slot) in &mut self.partitions {
+            if slot.is_sole(self.config.node) {
+                continue;
+            }
+            slot.partition.tick(now, wall);
+            if slot.eager > 0 {
+                slot.eager -= 1;
+                if slot.partition.leader().is_some() {
+                    slot.eager = 0;
+                } else if slot.eager.is_multiple_of(2) {
+                    slot.partition.campaign();
+                }
+            }
+            slot.release_leased(now);
+            if !slot.touched {
+                slot.touched = true;
+                touched.push(*id);
+            }
+        }
+        self.touched = touched;
+    }
+
+    pub(super) fn touch(&mut self, id: TopicPartition) {
+        if let Some(slot) = self.partitions.get_mut(&id)
+            && !slot.touched
+        {
+            slot.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    /// Looks after every partition that something was done to: sends, answers, tells, wants a flush.
+    pub(super) fn serve_touched(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for id in touched.drain(..) {
+            self.serve(id);
+        }
+        // Nothing above touches; the room is kept.
+        self.touched = touched;
+    }
+
+    fn serve(&mut self, id: TopicPartition) {
+        let Some(slot) = self.partitions.get_mut(&id) else { return };
+        slot.touched = false;
+        for message in slot.partition.take_messages() {
+            if !post(&*self.outbox, log::group_key(id), &message) {
+                slot.partition.report_unreachable(message.to());
+            }
+        }
+        let replaced = slot.partition.take_replaced();
+        if let Some(from) = replaced {
+            let error = slot.not_leader();
+            slot.waiters.fail_from(from, &error);
+        }
+        let committed = slot.partition.committed();
+        if slot.committed.send_if_modified(|before| std::mem::replace(before, committed) != committed) {
+            slot.waiters.release(committed);
+        }
+        let (before, after) = (*slot.leadership.borrow(), slot.lead(self.config.node));
+        if before != after {
+            // A sole voter begins its term with its first append: there is nobody whose entries could replace its own.
+            let is_over = !after.is_mine || (after.term != before.term && !slot.is_sole(self.config.node));
+            if before.is_mine && is_over {
+                slot.waiters.fail(&LogsError::Append(log::AppendError::NotLeader { leader: after.leader }));
+            }
+            slot.leadership.send_replace(after);
+            self.leadership_changed = true;
+            tracing::debug!(partition = %id, term = %after.term, leader = ?after.leader, "log: another leader or term");
+        }
+        if slot.partition.needs_flush() {
+            slot.dirty = true;
+            want(&mut self.wanted, id, slot);
+        }
+    }
+
+    /// Why nobody can write to a partition that this node does not lead.
+    pub(super) fn refused(&self, id: TopicPartition, error: log::AppendError) -> LogsError {
+        let log::AppendError::NotLeader { leader: None } = error else { return error.into() };
+        let Some(slot) = self.partitions.get(&id) else { return error.into() };
+        let absent = |node: &&NodeId| **node != self.config.node && !self.connected.contains(node);
+        let missing: Vec<NodeId> = slot.voters.iter().filter(absent).copied().collect();
+        if missing.len() > slot.voters.len().saturating_sub(1) / 2 {
+            return LogsError::NotEnoughReplicas { partition: id, missing };
+        }
+        error.into()
+    }
+
+    pub(super) fn status(&self, id: TopicPartition) -> Result<ReplicaStatus, LogsError> {
+        let slot = self.partitions.get(&id).ok_or_else(|| self.missing(id))?;
+        let Leadership { leader, term, .. } = slot.lead(self.config.node);
+        Ok(ReplicaStatus {
+            role: slot.partition.role(),
+            term,
+            leader,
+            voters: slot.voters.clone(),
+            start: slot.partition.start(),
+            committed: slot.partition.committed(),
+            end: slot.partition.end(),
+            has_lease: slot.partition.lease_valid(time::now()),
+            replica: slot.partition.status(),
+            group: slot.partition.group_status(),
+        })
+    }
+}

@@ -1,0 +1,89 @@
+//! One open partition and everyone who waits on it.
+
+use std::collections::VecDeque;
+
+use base::{NodeId, Offset, Tick, TopicPartition};
+use log::{AppendError, Partition, Role, Seats};
+use tokio::sync::watch;
+
+use super::waiters::Waiters;
+use super::{EAGER_CAMPAIGNS, Leadership, LogsError};
+
+pub(super) struct Slot {
+    pub partition: Partition,
+    pub waiters: Waiters,
+    pub committed: watch::Sender<Offset>,
+    pub leadership: watch::Sender<Leadership>,
+    /// The nodes that decide. One: this node alone.
+    pub voters: Vec<NodeId>,
+    /// Campaigns left to the preferred leader of a new partition.
+    pub eager: u8,
+    /// Something was written since the last flush job was taken.
+    pub dirty: bool,
+    /// It stands in `Owner::wanted`.
+    pub wanted: bool,
+    pub flushing: bool,
+    /// It stands in `Owner::touched`.
+    pub touched: bool,
+}
+
+impl Slot {
+    pub fn new(partition: Partition, seats: &Seats, is_preferred: bool) -> Self {
+        let is_new = partition.term().0 == 0;
+        Self {
+            committed: watch::channel(partition.committed()).0,
+            leadership: watch::channel(Leadership::default()).0,
+            waiters: Waiters::default(),
+            voters: seats.voters.clone(),
+            eager: if is_preferred && is_new { EAGER_CAMPAIGNS } else { 0 },
+            partition,
+            // Opening may have written (a torn tail cut, a new term): the next flush makes it durable.
+            dirty: true,
+            wanted: false,
+            flushing: false,
+            touched: false,
+        }
+    }
+
+    /// Nobody else decides with this node.
+    pub fn is_sole(&self, node: NodeId) -> bool {
+        self.voters == [node]
+    }
+
+    /// Who leads now. A sole voter leads whenever it can write.
+    pub fn lead(&self, node: NodeId) -> Leadership {
+        let term = self.partition.term();
+        if self.partition.stopped().is_some() {
+            return Leadership { leader: None, term, is_mine: false };
+        }
+        if self.is_sole(node) {
+            return Leadership { leader: Some(node), term, is_mine: true };
+        }
+        let is_mine = self.partition.role() == Role::Leader;
+        // A leader that cannot write leads nobody.
+        let leader = self.partition.leader().filter(|leader| is_mine || *leader != node);
+        Leadership { leader, term, is_mine }
+    }
+
+    /// Why an append has to go elsewhere.
+    pub fn not_leader(&self) -> LogsError {
+        LogsError::Append(AppendError::NotLeader { leader: self.leadership.borrow().leader })
+    }
+
+    /// Answers acks=1 waiters if no other node can have been elected until now.
+    pub fn release_leased(&mut self, now: Tick) {
+        if self.waiters.wants_lease() && self.partition.lease_valid(now) {
+            for (from, to) in self.waiters.release_leased() {
+                self.partition.note_acked(from, to);
+            }
+        }
+    }
+}
+
+/// Puts a partition into the queue for the flushers, if it is not there and none of them has it.
+pub(super) fn want(wanted: &mut VecDeque<TopicPartition>, id: TopicPartition, slot: &mut Slot) {
+    if !slot.wanted && !slot.flushing {
+        slot.wanted = true;
+        wanted.push_back(id);
+    }
+}

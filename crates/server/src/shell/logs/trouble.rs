@@ -1,0 +1,90 @@
+//! What the owner does when its disk lets it down, and how it says so.
+
+use base::{Tick, TopicPartition};
+use log::{AppendError, Stopped};
+
+use super::LogsError;
+use super::owner::{Owner, partition_dir};
+use crate::node::findings::{Finding, Severity};
+use crate::node::time;
+
+impl Owner {
+    /// A write failed: this partition is out, the others go on.
+    pub(super) fn partition_stopped(&mut self, id: TopicPartition, stopped: &Stopped) {
+        self.findings.raise(
+            &partition_dir(id),
+            Finding {
+                code: "partition-stopped",
+                severity: Severity::Critical,
+                title: format!("partition {id} takes no writes; what it holds is served"),
+                since: time::wall(),
+                impact: vec!["log", "ingest"],
+                cause: stopped.to_string(),
+                action: "check the disk (dmesg, smartctl); then restart the node".into(),
+            },
+        );
+        if let Some(slot) = self.partitions.get_mut(&id) {
+            slot.waiters.fail(&LogsError::Append(AppendError::Stopped(stopped.clone())));
+        }
+        self.touch(id);
+    }
+
+    /// A failed fsync: the whole disk is out, for good.
+    pub(super) fn stop(&mut self, stopped: Stopped) {
+        self.findings.raise(
+            "log",
+            Finding {
+                code: "log-stopped",
+                severity: Severity::Critical,
+                title: "the log takes no writes: its disk failed to sync".into(),
+                since: time::wall(),
+                impact: vec!["log", "ingest"],
+                cause: stopped.to_string(),
+                action: "check the disk (dmesg, smartctl); replace it if it is bad; then restart the node".into(),
+            },
+        );
+        let error = LogsError::Append(AppendError::Stopped(stopped.clone()));
+        self.partitions.values_mut().for_each(|slot| slot.waiters.fail(&error));
+        // The other replicas find out by this one's silence; whoever asks here is sent to them.
+        let ids: Vec<TopicPartition> = self.partitions.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.touch(id));
+        self.stopped = Some(stopped);
+    }
+
+    pub(super) fn check_space(&mut self, now: Tick) {
+        self.checked_space = now;
+        let Ok(free) = self.disk.free_bytes() else { return };
+        let reserve = self.config.reserve_bytes;
+        if free < reserve {
+            self.full = true;
+            self.findings.raise(
+                "log",
+                Finding {
+                    code: "disk-full",
+                    severity: Severity::Critical,
+                    title: "produce is refused: the disk is almost full".into(),
+                    since: time::wall(),
+                    impact: vec!["log", "ingest"],
+                    cause: format!("{free} bytes are free, {reserve} are kept in reserve (log.disk_reserve_bytes)"),
+                    action: "free space or enlarge the disk; writes resume by themselves".into(),
+                },
+            );
+        } else if self.full && free > reserve.saturating_add(reserve / 2) {
+            self.full = false;
+            self.findings.clear("disk-full", "log");
+        }
+    }
+}
+
+pub(super) fn broken_finding(dir: &str, error: &log::OpenError) -> Finding {
+    Finding {
+        code: "partition-damaged",
+        severity: Severity::Critical,
+        title: format!("partition {dir} is not served: its log is damaged"),
+        since: time::wall(),
+        impact: vec!["log", "ingest"],
+        cause: error.to_string(),
+        action: "restore the partition's folder from a copy, or delete the topic; the other partitions are served"
+            .into(),
+    }
+}

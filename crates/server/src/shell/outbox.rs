@@ -1,0 +1,81 @@
+//! What the owners of groups need of the way to other nodes, and real time cut into ticks.
+
+use base::{NodeId, Tick};
+use bytes::Bytes;
+use quorum::{GroupKey, Message};
+
+use super::peers::{Lane, PeersHandle};
+
+/// Takes what a group has to say. Never blocks.
+pub trait Outbox: Send + Sync {
+    /// False: it was dropped. The group is told, and says it again when it matters.
+    fn send(&self, to: NodeId, lane: Lane, group: GroupKey, message: Bytes) -> bool;
+}
+
+impl Outbox for PeersHandle {
+    fn send(&self, to: NodeId, lane: Lane, group: GroupKey, message: Bytes) -> bool {
+        Self::send(self, to, lane, group, message).is_ok()
+    }
+}
+
+/// A node without peers.
+pub struct Nowhere;
+
+impl Outbox for Nowhere {
+    fn send(&self, _to: NodeId, _lane: Lane, _group: GroupKey, _message: Bytes) -> bool {
+        false
+    }
+}
+
+/// Sends a group's message; false if it was dropped.
+pub fn post(outbox: &dyn Outbox, group: GroupKey, message: &Message) -> bool {
+    let lane = if message.is_bulk() { Lane::Bulk } else { Lane::Control };
+    outbox.send(message.to(), lane, group, message.encode())
+}
+
+/// The group of the metadata.
+pub const CONTROL: GroupKey = GroupKey([0; 20]);
+
+/// Says when a tick is due: one per interval of real time, and after a stall one, not all that were missed.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticker {
+    every_ms: u64,
+    next: Tick,
+}
+
+impl Ticker {
+    pub const fn new(every_ms: u64, now: Tick) -> Self {
+        Self { every_ms, next: now.plus(every_ms) }
+    }
+
+    pub const fn is_due(&mut self, now: Tick) -> bool {
+        if now.0 < self.next.0 {
+            return false;
+        }
+        let late = now.since(self.next) >= self.every_ms;
+        self.next = if late { now.plus(self.every_ms) } else { self.next.plus(self.every_ms) };
+        true
+    }
+
+    /// Until the next one.
+    pub const fn wait_ms(&self, now: Tick) -> u64 {
+        self.next.since(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_is_one_tick() {
+        let mut ticker = Ticker::new(25, Tick(0));
+        let at = |ticker: &mut Ticker, now: u64| ticker.is_due(Tick(now));
+        assert!(!at(&mut ticker, 24));
+        assert!(at(&mut ticker, 30), "a little late");
+        assert_eq!(ticker.wait_ms(Tick(30)), 20, "keeps its beat");
+        assert!(at(&mut ticker, 5_000));
+        assert!(!at(&mut ticker, 5_000) && !at(&mut ticker, 5_024));
+        assert!(at(&mut ticker, 5_025));
+    }
+}
