@@ -179,6 +179,7 @@ pub enum PeersError {
 #[derive(Debug)]
 pub struct GroupFrame {
     pub from: NodeId,
+    #[cfg_attr(not(test), expect(dead_code, reason = "groups do not ask; tests of the lanes do"))]
     pub lane: Lane,
     pub group: GroupKey,
     pub message: Bytes,
@@ -340,16 +341,19 @@ impl PeersHandle {
         self.0.peers().values().map(|peer| peer.status()).collect()
     }
 
+    #[cfg(test)]
     pub fn is_up(&self, node: NodeId) -> bool {
         self.0.peer(node).is_some_and(|peer| peer.is_up())
     }
 
     /// Where peers connect; the port is the real one if 0 was asked for.
+    #[cfg(test)]
     pub fn address(&self) -> SocketAddr {
         self.0.address
     }
 
     /// Chosen at this start.
+    #[cfg(test)]
     pub fn instance(&self) -> Uuid {
         self.0.local.instance
     }

@@ -176,6 +176,7 @@ impl Peer {
         self.lane(lane).current.load(Ordering::Acquire) != 0
     }
 
+    #[cfg(test)]
     pub fn is_up(&self) -> bool {
         matches!(self.lock().link, LinkState::Up | LinkState::Silent)
     }
