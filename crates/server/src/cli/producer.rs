@@ -137,7 +137,9 @@ impl Producer {
         if self.acks == Acks::None {
             self.acknowledged += u64::try_from(count).unwrap_or(0);
             let (topic, acks) = (self.topic.clone(), self.acks);
-            return self.nodes.leader(&topic, partition, |node| node.send_produce(&topic, partition, batch.clone(), acks));
+            return self
+                .nodes
+                .leader(&topic, partition, |node| node.send_produce(&topic, partition, batch.clone(), acks));
         }
         let (address, node) = self.nodes.to_leader(&self.topic, partition)?;
         let sent = node.send_produce(&self.topic, partition, batch.clone(), self.acks);

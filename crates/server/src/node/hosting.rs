@@ -184,11 +184,7 @@ impl Host {
 }
 
 /// Opens this node's replicas of a topic; those that are open stay as they are.
-async fn open_topic(
-    logs: &LogsHandle,
-    topic: &Topic,
-    config: &Config,
-) -> Vec<(TopicPartition, Result<(), LogsError>)> {
+async fn open_topic(logs: &LogsHandle, topic: &Topic, config: &Config) -> Vec<(TopicPartition, Result<(), LogsError>)> {
     let (node, partition_config) = (NodeId(config.node.id), partition_config(topic, config));
     let openings = partitions(topic).filter_map(|partition| {
         let (seats, is_preferred) = seats(topic, partition, node)?;

@@ -21,7 +21,9 @@ pub(super) fn of_node(error: &NodeError) -> (ErrorCode, String) {
         NodeError::Delete(DeleteError::Held { .. }) => ErrorCode::PolicyViolation,
         NodeError::Timeout { .. } => ErrorCode::RequestTimedOut,
         // Nothing was written: clients wait and send it again.
-        NodeError::Propose(_) | NodeError::Busy { .. } | NodeError::NotEnoughReplicas(_) => ErrorCode::NotEnoughReplicas,
+        NodeError::Propose(_) | NodeError::Busy { .. } | NodeError::NotEnoughReplicas(_) => {
+            ErrorCode::NotEnoughReplicas
+        }
         NodeError::TooFewCopies { .. } => ErrorCode::NotEnoughReplicasAfterAppend,
         NodeError::NoLeader(_) => ErrorCode::NotController,
         NodeError::Invalid(_) => ErrorCode::InvalidRequest,

@@ -17,10 +17,10 @@ use log::{ReadLimit, Reader};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::brokers::broker_id;
 use super::budget::Share;
 use super::connection::Answer;
 use super::limits::{FETCH_BYTES_MAX, FETCH_PASS_PAUSE, FETCH_WAIT_MS_MAX};
-use super::brokers::broker_id;
 use super::{Client, Edge, errors};
 use crate::node::cluster::Leader;
 

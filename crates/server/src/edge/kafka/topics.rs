@@ -127,11 +127,8 @@ fn shape_of(edge: &Edge, asked: &CreatableTopic) -> Result<(i32, Copies), Refusa
     if asked.num_partitions != DEFAULT || i32::from(asked.replication_factor) != DEFAULT {
         return refuse(ErrorCode::InvalidRequest, "an assignment replaces the number of partitions and of replicas");
     }
-    let assigned: BTreeMap<i32, Vec<BrokerId>> = asked
-        .assignments
-        .iter()
-        .map(|partition| (partition.partition_index, partition.broker_ids.clone()))
-        .collect();
+    let assigned: BTreeMap<i32, Vec<BrokerId>> =
+        asked.assignments.iter().map(|partition| (partition.partition_index, partition.broker_ids.clone())).collect();
     let count = i32::try_from(asked.assignments.len()).unwrap_or(i32::MAX);
     if !assigned.keys().copied().eq(0..count) {
         return refuse(ErrorCode::InvalidReplicaAssignment, "the partitions of an assignment are numbered from 0");

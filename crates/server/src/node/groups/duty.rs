@@ -103,6 +103,7 @@ impl Keeper {
     /// Coordinates while this node leads in `term`.
     async fn coordinate(&self, partition: TopicPartition, term: Term, leadership: &mut watch::Receiver<Leadership>) {
         self.duty.send_replace(Duty::Loading);
+        let is_sole = self.meta.state().replicas(partition).len() < 2;
         let work = async {
             let task = match self.load(partition, term).await {
                 Ok(task) => task,
@@ -120,7 +121,7 @@ impl Keeper {
         };
         tokio::select! {
             () = work => {}
-            () = over(leadership, term) => {
+            () = over(leadership, term, is_sole) => {
                 tracing::info!(%term, "consumer groups are no longer coordinated here");
             }
         }
@@ -142,8 +143,8 @@ impl Keeper {
     }
 }
 
-/// Until this node does not lead in `term` any more.
-async fn over(leadership: &mut watch::Receiver<Leadership>, term: Term) {
+/// Until this node does not lead in `term` any more. The only replica has no rival, whatever its term.
+async fn over(leadership: &mut watch::Receiver<Leadership>, term: Term, is_sole: bool) {
     // An error: the partition was closed.
-    drop(leadership.wait_for(|now| !now.is_mine || now.term != term).await);
+    drop(leadership.wait_for(|now| !now.is_mine || (now.term != term && !is_sole)).await);
 }

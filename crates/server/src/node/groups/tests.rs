@@ -84,7 +84,8 @@ async fn offsets(node: &Node, group: &str) -> BTreeMap<i32, i64> {
 async fn members_and_offsets_survive_a_restart() {
     let folder = Folder::new();
     let (node, data) = open(&folder.0).await;
-    assert!(matches!(node.group(commit("tool", 0, 3, 7, |_| String::new())).await, Response::CommitOffsets(Ok(_))));
+    let committed = node.group(commit("tool", 0, 3, 7, |_| String::new())).await;
+    assert!(matches!(committed, Response::CommitOffsets(Ok(_))), "{committed:?}");
     let join = Join {
         group: "g".into(),
         client_id: "c".into(),
