@@ -32,6 +32,9 @@ const ASK_PATIENCE: Duration = Duration::from_millis(1_500);
 /// Rest between two questions of a wait.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
 
+/// Lines of a log that are shown of a process that ended.
+const LAST_WORDS: usize = 8;
+
 /// What kind of cluster.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -283,6 +286,14 @@ impl Cluster {
             codes.extend(findings.filter_map(|finding| finding["code"].as_str()).map(str::to_owned));
         }
         codes
+    }
+
+    /// A process that ended although nobody ended it: who, how, and its last words.
+    pub fn fallen(&mut self) -> Option<Failure> {
+        let ended = self.nodes.values_mut().find_map(|node| node.ended().map(|how| (node.id, how)));
+        ended.map(|(id, how)| {
+            format!("node {id} ended by itself: {how}; its last words:\n{}", self.log_tail(id, LAST_WORDS))
+        })
     }
 
     /// The end of a node's log, for a report of what went wrong.

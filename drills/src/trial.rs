@@ -23,14 +23,14 @@ use crate::{Failure, http};
 pub const TOPIC: &str = "drill";
 /// Longest wait for the service to come back, before it counts as not come back by itself.
 pub const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks whether all processes are still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for a node that came back to catch up.
 const IN_SYNC_PATIENCE: Duration = Duration::from_secs(30);
 const READ_BACK_PATIENCE: Duration = Duration::from_secs(120);
-const SQL_PATIENCE: Duration = Duration::from_secs(60);
+const SQL_PATIENCE: Duration = Duration::from_secs(30);
 /// What producers get to finish the batch in flight.
 const GRACE: Duration = Duration::from_secs(12);
-/// How many lines of each node's log are shown when a run could not go on.
-const LOG_LINES: usize = 12;
 
 /// Where and how a drill runs.
 #[derive(Clone, Debug)]
@@ -177,8 +177,20 @@ impl<'a> Trial<'a> {
     }
 
     /// Lets the load flow until so many more records are acknowledged.
-    pub fn flow(&self, records: u64) -> Result<(), Failure> {
-        self.load.await_acknowledged(self.load.acknowledged() + records, RECOVERY_PATIENCE)
+    pub fn flow(&mut self, records: u64) -> Result<(), Failure> {
+        let (begun, due) = (self.clock.now(), self.load.acknowledged() + records);
+        loop {
+            let Err(failure) = self.load.await_acknowledged(due, LOOK_EVERY) else { return Ok(()) };
+            self.check_processes()?;
+            if self.clock.now().saturating_sub(begun) > RECOVERY_PATIENCE {
+                return Err(failure);
+            }
+        }
+    }
+
+    /// A process that ended although nobody ended it is what a run cannot go on from.
+    fn check_processes(&mut self) -> Result<(), Failure> {
+        self.cluster.fallen().map_or(Ok(()), Err)
     }
 
     pub fn leader(&self) -> Result<u32, Failure> {
@@ -251,7 +263,21 @@ impl<'a> Trial<'a> {
     /// Waits until every producer is acknowledged again for something it sent after `from`, without touching anything.
     /// Returns how long after `from` that was; `None`: not within the patience.
     pub fn recovered(&mut self, from: Duration) -> Option<Duration> {
-        match self.load.await_all_flow(from, RECOVERY_PATIENCE) {
+        let begun = self.clock.now();
+        let outcome = loop {
+            match self.load.await_all_flow(from, LOOK_EVERY) {
+                Ok(at) => break Ok(at),
+                Err(failure) => {
+                    if let Err(fallen) = self.check_processes() {
+                        break Err(fallen);
+                    }
+                    if self.clock.now().saturating_sub(begun) > RECOVERY_PATIENCE {
+                        break Err(failure);
+                    }
+                }
+            }
+        };
+        match outcome {
             Ok(at) => {
                 self.recovered = Some(self.recovered.unwrap_or(true));
                 let after = at.saturating_sub(from);
@@ -270,6 +296,9 @@ impl<'a> Trial<'a> {
     pub fn finish(mut self, judge: impl FnOnce(&mut Self, &Evidence)) -> Result<Outcome, Failure> {
         let until = self.window_end.unwrap_or_else(|| self.clock.now());
         self.findings.extend(self.cluster.findings());
+        if let Err(fallen) = self.check_processes() {
+            self.promise(false, || fallen);
+        }
         let asked = self.asker.take().map(|asker| asker.asked());
         let load = std::mem::replace(
             &mut self.load,
@@ -377,12 +406,5 @@ impl<'a> Trial<'a> {
             finding: self.findings.into_iter().collect::<Vec<_>>().join(","),
         };
         Outcome { row, broken: self.broken }
-    }
-
-    /// The ends of all logs, for the one who looks into a run that could not go on.
-    #[must_use]
-    pub fn logs(cluster: &Cluster) -> String {
-        let tail = |id: u32| format!("--- node {id}\n{}", cluster.log_tail(id, LOG_LINES));
-        cluster.ids().into_iter().map(tail).collect::<Vec<_>>().join("\n")
     }
 }

@@ -98,7 +98,7 @@ fn one(trial: &mut Trial<'_>, incident: Incident) -> Result<Option<Duration>, Fa
             End::Kill => trial.cluster.kill(id)?,
             End::Terminate => {
                 let ended = trial.cluster.terminate(id, SIGTERM_MAX);
-                trial.promise(ended.is_ok(), || ended.unwrap_err());
+                trial.promise(ended.is_ok(), || ended.err().unwrap_or_default());
             }
             End::Not => {}
         }
