@@ -93,7 +93,11 @@ fn for_people(cluster: &Value) -> String {
     };
     let partitions = &cluster["partitions"];
     let mut lines = vec![
-        format!("cluster {} as node {} sees it", cluster["cluster_id"].as_str().unwrap_or("not formed"), cluster["node"]),
+        format!(
+            "cluster {} as node {} sees it",
+            cluster["cluster_id"].as_str().unwrap_or("not formed"),
+            cluster["node"]
+        ),
         led,
         format!(
             "{} partitions, {} without a leader, {} with replicas out of reach",
@@ -117,7 +121,8 @@ fn for_people(cluster: &Value) -> String {
 
 fn members(args: &ViewArgs) -> Result<(), Failure> {
     let cluster = view(&args.http)?;
-    let columns = ["node", "state", "up", "mode", "zone", "version", "leads", "replicas", "kafka", "http", "postgres", "peer"];
+    let columns =
+        ["node", "state", "up", "mode", "zone", "version", "leads", "replicas", "kafka", "http", "postgres", "peer"];
     let nodes = cluster["nodes"].as_array().cloned().unwrap_or_default();
     let rows: Vec<Vec<Value>> = nodes.iter().map(|node| columns.map(|column| node[column].clone()).to_vec()).collect();
     args.format.show(&columns, &rows)

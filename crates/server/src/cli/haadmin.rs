@@ -108,7 +108,8 @@ fn format_ha(data_dir: Option<&std::path::Path>) -> Result<(), Failure> {
     let Some(folder) = data_dir else {
         return Err(Failure::usage("-formatHA needs --data-dir DIR: the folder of the stopped node"));
     };
-    crate::node::set_control_aside(folder).map_err(|error| Failure::new(Code::Conflict, error))
+    crate::node::set_control_aside(folder)
+        .map_err(|error| Failure::new(Code::Conflict, error))
         .map(|to| say(&format!("the node's control data is in {} now; it starts without a cluster", to.display())))
 }
 
@@ -120,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_node_is_found_by_its_number_and_by_its_addresses() {
-        let nodes = [json!({"node": 1, "http": "127.0.0.1:1"}), json!({"node": 2, "http": "127.0.0.1:2", "kafka": "k:9"})];
+        let nodes =
+            [json!({"node": 1, "http": "127.0.0.1:1"}), json!({"node": 2, "http": "127.0.0.1:2", "kafka": "k:9"})];
         for address in ["2", "127.0.0.1:2", "http://127.0.0.1:2/", "k:9"] {
             assert_eq!(find(&nodes, address).map_err(|error| error.message).unwrap(), 2);
         }

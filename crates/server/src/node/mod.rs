@@ -9,12 +9,12 @@
 //! ```
 
 pub mod cluster;
+#[cfg(test)]
+mod cluster_tests;
 pub mod error;
 pub mod findings;
 pub mod groups;
 pub mod hosting;
-#[cfg(test)]
-mod cluster_tests;
 mod identity;
 pub mod leaders;
 mod mastery;
@@ -27,6 +27,7 @@ pub mod tables;
 pub mod telemetry;
 pub mod time;
 pub mod topics;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,9 +49,9 @@ use tables::{TableStatus, Tables};
 
 pub use error::NodeError;
 pub use findings::{Finding, Findings};
-pub use identity::set_control_aside;
 #[cfg(test)]
 pub use identity::DataDir;
+pub use identity::set_control_aside;
 pub use serve::serve;
 
 /// When a producer is answered.
@@ -269,6 +270,11 @@ impl Node {
     /// Where edges leave a record of each request.
     pub fn telemetry(&self) -> &telemetry::Telemetry {
         &self.telemetry
+    }
+
+    /// Where findings are raised.
+    fn all_findings(&self) -> &Findings {
+        &self.findings
     }
 
     /// What is wrong right now, worst first. Empty: all is well.

@@ -5,8 +5,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use base::disk::Disk;
 use base::NodeId;
+use base::disk::Disk;
 use query::{QueryLimits, QueryService};
 use tokio::sync::Semaphore;
 
@@ -19,7 +19,7 @@ use super::query_threads::QueryThreads;
 use super::router::Router;
 use super::tables::{Deps, NodeCatalog, Tables, TablesConfig};
 use super::telemetry::Telemetry;
-use super::{Findings, Node, NodeError, groups, telemetry, time};
+use super::{Findings, Node, NodeError, groups, telemetry, time, watch};
 use crate::config::Config;
 use crate::shell::deep::DeepStorage;
 use crate::shell::disk::RealDisk;
@@ -144,6 +144,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     };
     let node = Arc::new(node);
     telemetry::start(&node);
+    watch::start(&node);
     Ok((node, data))
 }
 

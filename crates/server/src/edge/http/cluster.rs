@@ -117,7 +117,10 @@ pub fn safe_to_restart(node: &Node, counted: &Partitions) -> (bool, String) {
     let members = members(node);
     let down: Vec<String> = members.iter().filter(|id| !node.is_up(**id)).map(ToString::to_string).collect();
     if members.len() < 3 {
-        return (false, "there are no other nodes: clients wait while it restarts; nothing acknowledged is lost".into());
+        return (
+            false,
+            "there are no other nodes: clients wait while it restarts; nothing acknowledged is lost".into(),
+        );
     }
     if !down.is_empty() {
         return (false, format!("node {} cannot be reached: another one less may be one too many", down.join(", ")));
