@@ -12,9 +12,11 @@ use super::findings::{Finding, Severity};
 use super::{Findings, Node, time};
 
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(250);
-/// What lasts shorter than this is an election or a reconnection, not news.
-const NEWS_MS: u64 = 1_000;
+const LOOK: Duration = Duration::from_millis(100);
+/// All partitions are looked at when a leadership has changed, and every so many looks.
+const LOOKS_PER_ROUND: u32 = 10;
+/// What lasts shorter than this is a hand-over or a reconnection, not news.
+const NEWS_MS: u64 = 200;
 /// Partitions named in a finding.
 const NAMED_MAX: usize = 3;
 
@@ -30,8 +32,12 @@ pub fn start(node: &Arc<Node>) {
     let watched = Arc::downgrade(node);
     tokio::spawn(async move {
         let mut watch = Watch::default();
+        let mut round: u32 = 0;
         while let Some(node) = watched.upgrade() {
-            watch.look(&node);
+            let changes = *node.logs().leadership_changes().borrow();
+            let all = round.is_multiple_of(LOOKS_PER_ROUND) || watch.changes != changes || watch.no_leader.is_some();
+            (watch.changes, round) = (changes, round.wrapping_add(1));
+            watch.look(&node, all);
             drop(node);
             tokio::time::sleep(LOOK).await;
         }
@@ -44,6 +50,8 @@ struct Watch {
     down: BTreeMap<NodeId, Since>,
     no_leader: Option<Since>,
     no_master: Option<Since>,
+    /// Changes of leadership seen.
+    changes: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -63,11 +71,13 @@ impl Since {
 }
 
 impl Watch {
-    fn look(&mut self, node: &Node) {
+    fn look(&mut self, node: &Node, all: bool) {
         let (state, findings) = (node.state(), node.all_findings());
         self.nodes(node, &state, findings);
         self.master(node, findings);
-        self.partitions(node, &state, findings);
+        if all {
+            self.partitions(node, &state, findings);
+        }
     }
 
     fn nodes(&mut self, node: &Node, state: &State, findings: &Findings) {
