@@ -66,7 +66,8 @@ impl State {
     }
 
     pub(super) fn check_replicas(&self, replicas: &[Vec<NodeId>], partitions: i32) -> Result<(), Refused> {
-        if replicas.is_empty() && self.nodes.is_empty() {
+        // Only a node that was alone before there were copies has none to name.
+        if replicas.is_empty() && self.members().next().is_none() {
             return Ok(());
         }
         let partitions = usize::try_from(partitions).unwrap_or(0);

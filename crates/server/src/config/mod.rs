@@ -272,7 +272,8 @@ impl Loaded {
         }
         let (own, others) = (NodeId(config.node.id), config.cluster.peers.show());
         let Some(address) = peers.get(&own) else {
-            let cause = format!("this is node {own} (node.id), which {others} does not name: add it, or correct node.id");
+            let cause =
+                format!("this is node {own} (node.id), which {others} does not name: add it, or correct node.id");
             return refuse("cluster.peers", cause);
         };
         if peers.len() == 2 {

@@ -193,7 +193,11 @@ fn a_cluster_that_cannot_be_is_refused() {
         ("cluster.peers", "0@127.0.0.1:1", "is not a node's number"),
         ("cluster.peers", "1@example", "is not a node's number"),
         ("cluster.peers", "1@127.0.0.1:7401,2@127.0.0.1:2", "two nodes cannot go on when one of them fails"),
-        ("cluster.peers", "1@1.1.1.1:7401,2@2.1.1.1:1,3@3.1.1.1:1,4@4.1.1.1:1,5@5.1.1.1:1,6@6.1.1.1:1,7@7.1.1.1:1,8@8.1.1.1:1", "at most 7"),
+        (
+            "cluster.peers",
+            "1@1.1.1.1:7401,2@2.1.1.1:1,3@3.1.1.1:1,4@4.1.1.1:1,5@5.1.1.1:1,6@6.1.1.1:1,7@7.1.1.1:1,8@8.1.1.1:1",
+            "at most 7",
+        ),
         ("node.id", "4", "which 1@127.0.0.1:7401,2@127.0.0.1:7402,3@127.0.0.1:7403 does not name"),
         ("node.id", "0", "must be above zero"),
         ("listen.peer", "7405", "the other nodes look for this one at 127.0.0.1:7401"),

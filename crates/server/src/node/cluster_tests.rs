@@ -72,7 +72,10 @@ fn whoever_is_asked_answers_and_reads_what_it_wrote() {
     let error = cluster.run(2, cluster.node(2).create_topic("by-1", 1, BTreeMap::new())).expect_err("it exists");
     assert!(matches!(error, NodeError::Refused(control::Refused::TopicExists { .. })), "{error}");
     cluster.until("all know all topics", |cluster| {
-        cluster.ids().iter().all(|id| (1..=3).all(|by| cluster.node(*id).state().topic_named(&format!("by-{by}")).is_some()))
+        cluster
+            .ids()
+            .iter()
+            .all(|id| (1..=3).all(|by| cluster.node(*id).state().topic_named(&format!("by-{by}")).is_some()))
     });
     cluster.until("all have the records", |cluster| {
         let topics = cluster.node(1).state().topics.values().map(|topic| topic.id).collect::<Vec<_>>();

@@ -26,7 +26,9 @@ pub enum NodeError {
     #[error("{0}")]
     NotEnoughReplicas(String),
     /// Written and committed, and not copied as often as asked: retry.
-    #[error("partition {partition}: {have} replicas have the write and min.insync.replicas is {wanted}; it stays: retry")]
+    #[error(
+        "partition {partition}: {have} replicas have the write and min.insync.replicas is {wanted}; it stays: retry"
+    )]
     TooFewCopies { partition: String, have: usize, wanted: usize },
     #[error(transparent)]
     Append(#[from] log::AppendError),

@@ -149,7 +149,8 @@ async fn tell(logs: LogsHandle, peers: PeersHandle, mut links: watch::Receiver<B
     let mut changes = logs.leadership_changes();
     loop {
         let body = encode(&logs.led());
-        let up: Vec<NodeId> = links.borrow_and_update().iter().filter(|(_, is_up)| **is_up).map(|(node, _)| *node).collect();
+        let up: Vec<NodeId> =
+            links.borrow_and_update().iter().filter(|(_, is_up)| **is_up).map(|(node, _)| *node).collect();
         for node in up {
             let (peers, body) = (peers.clone(), body.clone());
             tokio::spawn(async move {
@@ -185,7 +186,10 @@ fn encode(led: &[(TopicPartition, Term)]) -> Bytes {
 }
 
 fn decode(mut body: Bytes) -> Option<BTreeMap<TopicPartition, Term>> {
-    if body.try_get_u8().ok()? != VERSION || !body.len().is_multiple_of(ENTRY_BYTES) || body.len() / ENTRY_BYTES > TOLD_MAX {
+    if body.try_get_u8().ok()? != VERSION
+        || !body.len().is_multiple_of(ENTRY_BYTES)
+        || body.len() / ENTRY_BYTES > TOLD_MAX
+    {
         return None;
     }
     let mut led = BTreeMap::new();

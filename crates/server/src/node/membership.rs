@@ -135,7 +135,8 @@ fn founders(config: &Config) -> Vec<NodeId> {
 
 /// Where this node is reached.
 fn addresses(config: &Config) -> NodeAddresses {
-    let own = |address: std::net::SocketAddr| Address { host: address.ip().to_canonical().to_string(), port: address.port() };
+    let own =
+        |address: std::net::SocketAddr| Address { host: address.ip().to_canonical().to_string(), port: address.port() };
     let peer = config.cluster.peers.0.get(&NodeId(config.node.id)).copied().unwrap_or(config.listen.peer);
     // Listening everywhere says nothing about where others find it: where the peers do.
     let reachable = |address: std::net::SocketAddr| {
@@ -158,7 +159,8 @@ fn refused_finding(refused: &Refused) -> Finding {
         since: time::wall(),
         impact: vec!["log", "publish"],
         cause: refused.to_string(),
-        action: "correct node.id or node.data_dir; a disk that was lost on purpose is replaced with the cluster's consent"
-            .into(),
+        action:
+            "correct node.id or node.data_dir; a disk that was lost on purpose is replaced with the cluster's consent"
+                .into(),
     }
 }

@@ -100,7 +100,8 @@ impl Router {
                 since: time::wall(),
                 impact: vec!["log", "publish"],
                 cause: reason.to_owned(),
-                action: "correct cluster.peers, node.id or node.data_dir of the node that is wrong, and restart it".into(),
+                action: "correct cluster.peers, node.id or node.data_dir of the node that is wrong, and restart it"
+                    .into(),
             },
         );
     }

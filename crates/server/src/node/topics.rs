@@ -18,6 +18,8 @@ use crate::shell::meta::MetaHandle;
 
 /// Producer ids taken from control at a time.
 const PRODUCER_IDS_PER_BLOCK: u32 = 1_000;
+/// Longest wait of a new topic for the cluster to be formed.
+const FORMED_WAIT: Duration = Duration::from_secs(5);
 /// Longest wait for this node to do what the metadata says.
 const CARRIED_OUT_WAIT: Duration = Duration::from_secs(10);
 /// Longest wait for a new partition's leader.
@@ -236,7 +238,7 @@ impl Node {
 pub async fn create_topic(meta: &MetaHandle, hosting: &Hosting, new: NewTopic) -> Result<Arc<Topic>, NodeError> {
     let NewTopic { name, partitions, copies, overrides, internal } = new;
     control::topic::check_partitions(partitions)?;
-    let state = meta.state();
+    let state = formed(meta).await?;
     if state.topic_named(&name).is_some() {
         return Err(Refused::TopicExists { name }.into());
     }
@@ -248,6 +250,17 @@ pub async fn create_topic(meta: &MetaHandle, hosting: &Hosting, new: NewTopic) -
     carried_out(meta, hosting).await?;
     check_open(hosting, &topic)?;
     Ok(topic)
+}
+
+/// The state once the cluster has been formed: before, nobody knows where copies could be.
+async fn formed(meta: &MetaHandle) -> Result<Arc<State>, NodeError> {
+    let mut states = meta.watch();
+    let is_formed = |state: &Arc<State>| state.members().next().is_some() || state.cluster.is_some();
+    let formed = tokio::time::timeout(FORMED_WAIT, states.wait_for(is_formed)).await;
+    match formed {
+        Ok(Ok(state)) => Ok(Arc::clone(&state)),
+        _ => Err(NodeError::NoLeader("the cluster has not been formed yet: ask again when most of its nodes run".into())),
+    }
 }
 
 async fn carried_out(meta: &MetaHandle, hosting: &Hosting) -> Result<(), NodeError> {

@@ -188,7 +188,8 @@ async fn the_preferred_replica_leads_a_new_partition_at_once() {
         assert_eq!(read(&cluster.logs(node).reader(id()).unwrap()), ["first"]);
         assert_eq!(cluster.logs(node).leadership(id()).unwrap().borrow().leader, Some(VOTERS[0]));
     }
-    let refused = cluster.logs(VOTERS[1]).append(id(), batch("x"), Acks::All, time::now().plus(1_000)).await.unwrap_err();
+    let refused =
+        cluster.logs(VOTERS[1]).append(id(), batch("x"), Acks::All, time::now().plus(1_000)).await.unwrap_err();
     assert_eq!(refused, LogsError::Append(AppendError::NotLeader { leader: Some(VOTERS[0]) }));
 }
 

@@ -437,4 +437,3 @@ impl Owner {
 pub fn partition_dir(partition: TopicPartition) -> String {
     format!("{}/{}", partition.topic, partition.partition)
 }
-

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::node::time;
-use crate::shell::outbox::Nowhere;
 use crate::shell::disk::RealDisk;
+use crate::shell::outbox::Nowhere;
 use crate::shell::slow_disk::SlowDisk;
 
 const CAPACITY_BYTES: u64 = 256 << 20;
@@ -26,7 +26,13 @@ fn node(disk: impl Disk + 'static) -> Node {
     let hard = quorum::HardStates::open(Arc::clone(&disk), "hard-state").unwrap();
     let findings = Arc::new(Findings::default());
     let config = LogsConfig { node: NodeId(1), flush_interval_ms: 10, reserve_bytes: RESERVE_BYTES };
-    let start = Start { disk, hard: Arc::new(Mutex::new(hard)), config, findings: Arc::clone(&findings), outbox: Arc::new(Nowhere) };
+    let start = Start {
+        disk,
+        hard: Arc::new(Mutex::new(hard)),
+        config,
+        findings: Arc::clone(&findings),
+        outbox: Arc::new(Nowhere),
+    };
     Node { logs: super::start(start).unwrap(), findings }
 }
 
@@ -306,7 +312,12 @@ async fn a_damaged_partition_is_told_and_the_others_are_served() {
         image.remove_file(path).unwrap();
     }
     let node = node(image);
-    let refused = node.logs.open(partition(0), PartitionConfig::default(), Seats::alone(NodeId(1)), false).await.map(|_| ()).unwrap_err();
+    let refused = node
+        .logs
+        .open(partition(0), PartitionConfig::default(), Seats::alone(NodeId(1)), false)
+        .await
+        .map(|_| ())
+        .unwrap_err();
     assert!(matches!(refused, LogsError::Open(OpenError::Missing { .. })), "{refused}");
     let refused = node.append(partition(0), "x", Acks::All).await.unwrap_err();
     assert!(matches!(refused, LogsError::Broken { .. }), "{refused}");

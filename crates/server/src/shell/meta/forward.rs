@@ -119,7 +119,9 @@ impl Attempt {
                 self.may_have_been_proposed = before;
                 return Ok(Outcome::Answered(Err(MetaError::Stopped(format!("node {leader}: {cause}")))));
             }
-            Ok(None) => return Ok(Outcome::Answered(Err(MetaError::Stopped(format!("node {leader} answers nonsense"))))),
+            Ok(None) => {
+                return Ok(Outcome::Answered(Err(MetaError::Stopped(format!("node {leader} answers nonsense")))));
+            }
             // The leader has gone, or its answer has: the next one is asked.
             Err(error) => {
                 tracing::debug!(%leader, %error, "metadata: a proposal was not answered");
@@ -162,7 +164,8 @@ fn was_applied(command: &Command, state: &State) -> Option<Applied> {
         Command::PublishSegments { table, partition, to, segments, .. } => {
             let table = state.tables.get(table)?;
             let there = segments.iter().all(|segment| table.segments.contains_key(&segment.id));
-            (!segments.is_empty() && there && table.published(*partition) >= *to).then_some(Applied::Published { to: *to })
+            (!segments.is_empty() && there && table.published(*partition) >= *to)
+                .then_some(Applied::Published { to: *to })
         }
         _ => None,
     }

@@ -1,15 +1,18 @@
 //! The owner thread's loop.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use base::disk::DiskError;
 use base::{LogIndex, NodeId, Term, Tick};
 use bytes::Bytes;
 use control::{Applied, Command, Refused, State};
-use quorum::{Entry, Group, GroupConfig, Journal, JournalError, Message, Payload, ProposeError, QuorumError, Ready, Role, Snapshot, Storage};
+use quorum::{
+    Entry, Group, GroupConfig, Journal, JournalError, Message, Payload, ProposeError, QuorumError, Ready, Role,
+    Snapshot, Storage,
+};
 use tokio::sync::{Semaphore, watch};
 
 use super::{
@@ -206,7 +209,9 @@ impl Owner {
         }
         let message = match Message::decode(frame.message.clone()) {
             Ok(message) if message.from() == frame.from => message,
-            Ok(_) => return tracing::warn!(from = %frame.from, "metadata: a message in another node's name was dropped"),
+            Ok(_) => {
+                return tracing::warn!(from = %frame.from, "metadata: a message in another node's name was dropped");
+            }
             Err(error) => return tracing::warn!(from = %frame.from, %error, "metadata: a message was dropped"),
         };
         match self.group.step(time::now(), message) {

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use base::disk::memory::{Fault, MemDisk};
-use quorum::{Entry, Payload, Storage};
 use base::{Term, Timestamp, TopicId};
+use quorum::{Entry, Payload, Storage};
 use uuid::Uuid;
 
 use super::*;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::frame::{self, Frame, FrameError, Pieces, Status};
 use super::local;
-use super::peer::{Peer, Place};
+use super::peer::{Peer, Place, REPLACED};
 use super::{GroupFrame, Lane, SMALL_CALL_BYTES_MAX};
 
 /// Without a byte for this long a link is called silent.
@@ -23,6 +23,8 @@ const MEASURE_EVERY: Duration = Duration::from_secs(1);
 const OWN_STALL: Duration = Duration::from_millis(100);
 /// About so much is written at once.
 const WRITE_BYTES: usize = 256 << 10;
+/// How long a connection that took another one's place may be on its way.
+const SUCCESSOR: Duration = Duration::from_millis(200);
 /// How long a farewell may take.
 const PARTING: Duration = Duration::from_millis(100);
 /// The least a received frame counts, so that many small ones are bounded too.
@@ -46,8 +48,13 @@ enum End {
     Protocol(#[from] FrameError),
     #[error("the peer said: {0}")]
     Farewell(String),
+    /// It does not count any more.
     #[error("another connection took its place")]
     Replaced,
+    #[error("{0}")]
+    Stopped(String),
+    #[error("its task failed: {0}")]
+    Failed(String),
 }
 
 /// What the reader asks the writer to say.
@@ -67,29 +74,39 @@ pub async fn run(place: Place, reading: Reading, writing: Writing) {
     let mut reader = tokio::spawn(read(Arc::clone(&place), Arc::clone(&talk), reading));
     let mut writer = tokio::spawn(write(Arc::clone(&place), Arc::clone(&talk), writing));
     let mut closing = place.peer.local.closing.subscribe();
-    let mut writer_ended = false;
-    let reason = tokio::select! {
-        end = &mut reader => reason(end),
+    let (mut reader_ended, mut writer_ended) = (false, false);
+    let end = tokio::select! {
+        end = &mut reader => {
+            reader_ended = true;
+            end.unwrap_or_else(|error| End::Failed(error.to_string()))
+        }
         end = &mut writer => {
             writer_ended = true;
-            reason(end.map(|(_, end)| end))
+            end.map_or_else(|error| End::Failed(error.to_string()), |(_, end)| end)
         }
-        reason = place.stop.stopped() => reason,
-        () = local::closed(&mut closing) => "this node stops".to_owned(),
+        reason = place.stop.stopped() => End::Stopped(reason),
+        () = local::closed(&mut closing) => End::Stopped("this node stops".into()),
     };
+    if matches!(&end, End::Farewell(text) if text == REPLACED) {
+        // The other connection is on its way here. What is to be sent waits for it.
+        writer.abort();
+        writer_ended = true;
+        drop(timeout(SUCCESSOR, place.stop.stopped()).await);
+    }
+    let reason = end.to_string();
     tracing::debug!(peer = %place.peer.node, lane = ?place.lane, reason, "connection ended");
     place.peer.ended(&place, &reason);
-    reader.abort();
     talk.wake.notify_one();
     // The writer sees that the connection does not count any more, and hands its half back when it is between frames.
     if !writer_ended && let Ok(Ok((Some(writing), _))) = timeout(PARTING, &mut writer).await {
         drop(timeout(PARTING, farewell(writing, reason)).await);
     }
     writer.abort();
-}
-
-fn reason<E: std::fmt::Display>(end: Result<E, tokio::task::JoinError>) -> String {
-    end.map_or_else(|error| format!("its task failed: {error}"), |end| end.to_string())
+    // What is not read would reset the connection, and the farewell be lost.
+    if !reader_ended {
+        drop(timeout(PARTING, &mut reader).await);
+        reader.abort();
+    }
 }
 
 async fn farewell(mut writing: Writing, reason: String) -> io::Result<()> {
@@ -167,10 +184,20 @@ async fn write_pieces(
 // --- Reading
 
 async fn read(place: Arc<Place>, talk: Arc<Talk>, mut reading: Reading) -> End {
-    match read_on(&place, &talk, &mut reading).await {
+    let end = match read_on(&place, &talk, &mut reading).await {
         Err(end) => end,
         Ok(never) => match never {},
+    };
+    if matches!(end, End::Replaced | End::Protocol(_)) {
+        drop(timeout(PARTING, drain(&mut reading)).await);
     }
+    end
+}
+
+async fn drain(reading: &mut Reading) -> io::Result<()> {
+    let mut rest = [0; 4096];
+    while reading.read(&mut rest).await? > 0 {}
+    Ok(())
 }
 
 async fn read_on(place: &Arc<Place>, talk: &Talk, reading: &mut Reading) -> Result<std::convert::Infallible, End> {

@@ -24,6 +24,8 @@ use super::{Lane, LinkEvent, LinkState, LinkStatus, Member};
 const DUPLICATE_HEARD: Duration = Duration::from_millis(300);
 /// As long as a process was heard within this time, another one under its node id is refused.
 const OWNER_HEARD: Duration = Duration::from_millis(500);
+/// What is said on a connection that made way for another one with the same process.
+pub const REPLACED: &str = "replaced by a newer connection";
 /// Instances remembered as replaced.
 const REPLACED_MAX: usize = 8;
 /// A refusal that is not repeated for this long is over.
@@ -205,7 +207,7 @@ impl Peer {
         let slot = usize::from(hello.lane.number());
         let lane = self.lane(hello.lane);
         if let Some(old) = state.connections[slot].take() {
-            old.stop.stop("replaced by a newer connection");
+            old.stop.stop(REPLACED);
             self.calls.fail_all();
         }
         state.connections_made += 1;

@@ -91,6 +91,10 @@ impl Queue {
     /// Makes the connection `owner` the one that takes; answers what wakes it.
     pub fn attach(&self, owner: u64) -> Arc<Notify> {
         let mut inner = self.lock();
+        if owner < inner.owner {
+            // A newer one was faster; this one will find that it does not count.
+            return Arc::default();
+        }
         inner.owner = owner;
         inner.bytes -= inner.taken;
         inner.taken = 0;

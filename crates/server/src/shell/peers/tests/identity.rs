@@ -233,3 +233,19 @@ async fn a_successor_replaces_a_half_open_predecessor() {
     assert!(matches!(&events[1], LinkEvent::Down { .. }), "{events:?}");
     assert_eq!(events[2], LinkEvent::Up { instance: successor.instance, restarted: true });
 }
+
+/// As when all nodes start, or a cut heals: both dial at once, many times over. No link flaps.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_dial_each_other_at_once_come_up_once() {
+    for _ in 0..20 {
+        let nodes = nodes(3).await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        for (id, node) in (1..).zip(&nodes) {
+            for other in (1..=3).filter(|other| *other != id) {
+                let events = node.seen.events(other);
+                let downs = events.iter().filter(|event| matches!(event, LinkEvent::Down { .. })).count();
+                assert_eq!(downs, 0, "{events:?}");
+            }
+        }
+    }
+}
