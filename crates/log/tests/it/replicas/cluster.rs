@@ -9,7 +9,8 @@ use base::disk::{Disk, DiskError};
 use base::{NodeId, Offset, Tick, Timestamp};
 use bytes::Bytes;
 use log::{
-    AppendError, Appended, FlushDone, FlushJob, Message, OpenError, Partition, PartitionConfig, ReadLimit, Reader, Role,
+    AppendError, Appended, FlushDone, FlushJob, Message, OpenError, Partition, PartitionConfig, ReadError, ReadLimit, Reader,
+    Role,
     Seats,
 };
 
@@ -247,13 +248,13 @@ impl Cluster {
 }
 
 /// The batches a reader has from `from` to the limit.
-pub fn batches(reader: &Reader, from: Offset, limit: ReadLimit) -> Vec<(Offset, Bytes)> {
+pub fn batches(reader: &Reader, from: Offset, limit: ReadLimit) -> Result<Vec<(Offset, Bytes)>, ReadError> {
     let mut found = Vec::new();
     let mut at = from.max(reader.start());
     loop {
-        let fetched = reader.read(at, 4096, limit).unwrap();
+        let fetched = reader.read(at, 4096, limit)?;
         if fetched.bytes.is_empty() {
-            return found;
+            return Ok(found);
         }
         for batch in base::batch::split(&fetched.bytes) {
             let (header, bytes) = batch.unwrap();
