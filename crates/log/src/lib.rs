@@ -10,23 +10,25 @@
 //!             any thread ------------> Reader: read, offset_for_time, epoch_end, committed
 //! ```
 //!
-//! A partition is a Raft group whose log files are the data: the batches a producer sent lie on disk, and
-//! go to consumers, as they came. With one voter the way is the one it will be with many: write, propose,
+//! A partition is a Raft group whose log files are the data: the batches a producer sent lie on disk, go to the
+//! other replicas and to consumers, as they came. With one voter the way is the one with many: write, propose,
 //! flush, committed. The files are drawn in docs/formats/log-file.md.
 //!
-//! Duties of the owner, a single thread: call [`Partition::flush_job`] after appends (and after trim and
-//! delete), run the job elsewhere, bring its outcome to [`Partition::flushed`]; acknowledge `acks=all` when
-//! [`Partition::committed`] reaches [`Appended::next_offset`]; call [`Partition::tick`] now and then;
-//! [`Partition::close`] at the end. After [`Stopped`] no write is taken: the disk is not to be trusted.
+//! Duties of the owner, a single thread: [`Partition::tick`] every tick of the group; after ticks, messages
+//! ([`Partition::step`]) and appends send [`Partition::take_messages`] and, if [`Partition::needs_flush`], take
+//! [`Partition::flush_job`], run it elsewhere, bring its outcome to [`Partition::flushed`] and take messages
+//! again. Acknowledge `acks=all` when [`Partition::committed`] reaches [`Appended::next_offset`] while this replica
+//! still leads in [`Appended::term`]; `acks=1` after the append if [`Partition::lease_valid`], and say so with
+//! [`Partition::note_acked`]. [`Partition::close`] at the end. After [`Stopped`] no write is taken: the disk is not
+//! to be trusted; a replica among others that was stopped by damage repairs itself at the next open.
 //!
 //! What always holds: what was committed is there after any crash, at its offset, byte for byte; nothing
 //! whose checksum does not fit is served; no committed offset ever has two payloads; a batch of an
-//! idempotent producer is in the log once; damage to what was durable is reported with file and byte, and
-//! never cut off.
+//! idempotent producer is in the log once; what another leader's records replace is saved before; damage to what was
+//! durable is reported with file and byte, never cut off, and repaired only from other replicas.
 //!
-//! Deliberately not here: clocks, threads, sockets, Kafka's error codes, what records mean; and, until
-//! there is more than one voter, messages, followers and the rescue of what they diverged by. Transactions
-//! and compaction are refused, not ignored.
+//! Deliberately not here: clocks, threads, sockets, Kafka's error codes, what records mean. Transactions and
+//! compaction are refused, not ignored.
 
 mod config;
 mod cut;
