@@ -103,6 +103,8 @@ impl Groups {
         let requests = match duty {
             Duty::Here(requests) => requests,
             Duty::Unknown => return request.refused(GroupError::NotAvailable),
+            // As Kafka's brokers do: a member cannot be told anything yet, and clients take an error here for the end.
+            Duty::Loading if matches!(request, Request::Heartbeat { .. }) => return Response::Heartbeat(Ok(())),
             Duty::Loading => return request.refused(GroupError::Loading),
             // Clients ask every node for its groups and put the lists together.
             Duty::Elsewhere if matches!(request, Request::List { .. }) => return Response::List(Ok(Vec::new())),
