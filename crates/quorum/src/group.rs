@@ -18,6 +18,7 @@ mod check;
 mod election;
 mod membership;
 mod promise;
+mod quiet;
 
 use check::{check_open, raft_id};
 use promise::{Peers, Promise};
@@ -25,7 +26,7 @@ use promise::{Peers, Promise};
 /// Committed entries handed out by one [`Ready`] stop after this many bytes; the next ready goes on.
 const COMMITTED_BYTES_PER_READY_MAX: u64 = 16 << 20;
 /// Entries in one message stop after this many bytes.
-const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+const MESSAGE_BYTES_MAX: u64 = 256 << 10;
 
 /// An append that finds out how far a follower is goes out again after so many heartbeats without an answer.
 const PROBE_AGAIN_HEARTBEATS: u64 = 4;
@@ -63,7 +64,9 @@ impl GroupConfig {
             heartbeat_ticks: 1,
             seed,
             uncommitted_bytes_max: 64 << 20,
-            inflight_messages_max: 256,
+            // With the size of a message this bounds what a follower that comes back makes a leader read at once:
+            // while it reads it neither acknowledges nor sends heartbeats.
+            inflight_messages_max: 32,
             tick_ms: 25,
             lease_ms: 200,
         }
@@ -92,6 +95,8 @@ pub struct Group<S: Storage> {
     /// The term in which this leader told another member to take over.
     handed_over: Option<Term>,
     ask_again_left: u32,
+    /// Ticks since anything was last handed out to be written or applied.
+    idle_ticks: u32,
 }
 
 impl<S: Storage> Group<S> {
@@ -135,6 +140,7 @@ impl<S: Storage> Group<S> {
             led: false,
             handed_over: None,
             ask_again_left: 0,
+            idle_ticks: 0,
         };
         group.draw_timeout();
         Ok(group)
@@ -358,6 +364,9 @@ impl<S: Storage> Group<S> {
         if let Some(last) = committed.last() {
             adapter.forget(last.index);
         }
+        if !entries.is_empty() || !committed.is_empty() || snapshot.is_some() {
+            self.idle_ticks = 0;
+        }
         if let Some(snapshot) = &snapshot {
             self.snapshot_unpersisted = Some((raft_ready.number(), snapshot.index));
         }
@@ -449,7 +458,7 @@ impl<S: Storage> fmt::Debug for Group<S> {
 }
 
 /// The SplitMix64 finalizer: spreads a number over all bits.
-fn mix(number: u64) -> u64 {
+pub(crate) fn mix(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

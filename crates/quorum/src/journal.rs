@@ -294,7 +294,10 @@ impl Content {
         if hard_state.commit > last {
             return Err(damaged(found, 0, "more entries were committed than there are"));
         }
-        hard_state.commit = hard_state.commit.max(base);
+        // A torn write may have kept an entry and lost the commit index after it: see `Initial`.
+        let mut changes = entries.iter().rev().filter(|entry: &&Entry| matches!(entry.payload, Payload::Membership(_)));
+        let surely = changes.nth(1).map_or(base, |entry| entry.index);
+        hard_state.commit = hard_state.commit.max(surely);
         let snapshot = Snapshot { index, term, members, data: data.into() };
         Ok(Self { snapshot, hard_state, entries })
     }

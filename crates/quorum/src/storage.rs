@@ -12,6 +12,10 @@ use crate::message::node;
 use crate::{Entry, HardState, Members, Payload, Snapshot, StorageError};
 
 /// What a group starts from. All of it must be durable: whoever recovers a log syncs it first.
+///
+/// The commit index may be older than it was, with one exception: if the log above `applied` holds more than
+/// one membership entry, all but the last are committed (no leader proposes one before the last took effect
+/// with it), and the commit index must say so. A voter that forgot it would elect with voters of the past.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Initial {
     pub hard_state: HardState,

@@ -87,7 +87,11 @@ impl<S: Storage> Group<S> {
             return Err("members do not send such messages");
         }
         let numbers = [m.term, m.log_term, m.index, m.commit, m.commit_term, m.reject_hint];
-        if m.term == 0 || m.term >= NUMBER_MAX / 2 || m.request_snapshot != 0 || numbers.iter().any(|number| *number >= NUMBER_MAX) {
+        if m.term == 0
+            || m.term >= NUMBER_MAX / 2
+            || m.request_snapshot != 0
+            || numbers.iter().any(|number| *number >= NUMBER_MAX)
+        {
             return Err("its numbers make no sense");
         }
         if kind == MessageType::MsgAppend && (m.index == 0) != (m.log_term == 0) {

@@ -44,6 +44,7 @@ impl<S: Storage> Group<S> {
             return;
         }
         self.promise.tick();
+        self.idle_ticks = self.idle_ticks.saturating_add(1);
         let may_campaign = self.may_campaign();
         let raft = &mut self.node.raft;
         if raft.state == StateRole::PreCandidate

@@ -37,6 +37,12 @@ impl Promise {
         *self = Self { ticks_left: self.ticks_left.max(config.election_ticks), until: self.until.max(until) };
     }
 
+    /// A promise made at `at`, since when so many ticks were counted.
+    pub(super) const fn made(config: &GroupConfig, at: Tick, ticks: u32) -> Self {
+        let until = Tick(at.0.saturating_add(config.promise_ms()));
+        Self { ticks_left: config.election_ticks.saturating_sub(ticks), until }
+    }
+
     pub(super) const fn tick(&mut self) {
         self.ticks_left = self.ticks_left.saturating_sub(1);
     }

@@ -56,6 +56,26 @@ fn a_slow_follower_gets_a_snapshot() {
     run(include_str!("testdata/snapshot.txt"));
 }
 
+#[test]
+fn a_lease_follows_the_heartbeats() {
+    run(include_str!("testdata/lease.txt"));
+}
+
+#[test]
+fn a_voter_keeps_its_promise_and_then_hurries() {
+    run(include_str!("testdata/promise.txt"));
+}
+
+#[test]
+fn leadership_is_handed_over() {
+    run(include_str!("testdata/transfer.txt"));
+}
+
+#[test]
+fn members_change_one_half_after_the_other() {
+    run(include_str!("testdata/members.txt"));
+}
+
 fn config(node: u32) -> GroupConfig {
     GroupConfig {
         node: NodeId(node),

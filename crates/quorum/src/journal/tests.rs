@@ -98,6 +98,33 @@ fn a_snapshot_of_another_history_replaces_the_whole_log() {
     assert_eq!(journal.initial().hard_state.commit, LogIndex(2));
 }
 
+fn change(term: u64, index: u64, change: &crate::members::Change) -> Entry {
+    Entry { term: Term(term), index: LogIndex(index), payload: Payload::Membership(change.encode()) }
+}
+
+#[test]
+fn members_come_back_as_of_the_snapshot() {
+    let disk = MemDisk::new(14, CAPACITY_BYTES);
+    let (mut journal, _) = open(&disk).unwrap();
+    let to = |ids: &[u32]| {
+        let voters = ids.iter().map(|id| NodeId(*id)).collect();
+        crate::members::Change::To { voters, learners: vec![NodeId(9)] }
+    };
+    let leave = crate::members::Change::Leave;
+    journal.append(&[entry(1, 1, ""), change(1, 2, &to(&[1, 2, 3])), entry(1, 3, "x")], None).unwrap();
+    journal.append(&[change(1, 4, &leave), change(1, 5, &to(&[2]))], Some(&hard_state(1, 3))).unwrap();
+    journal.sync().unwrap();
+    let disk = disk.crash();
+    let (mut journal, _) = open(&disk).unwrap();
+    assert_eq!(journal.initial().members.to_string(), "voters 1");
+    assert_eq!(journal.initial().hard_state.commit, LogIndex(4), "a second change proves the first");
+    journal.save_snapshot(LogIndex(3), Term(1), Bytes::from_static(b"at 3")).unwrap();
+    let (mut journal, _) = open(&disk).unwrap();
+    assert_eq!(journal.initial().members.to_string(), "voters 1 2 3, outgoing 1, learners 9");
+    journal.save_snapshot(LogIndex(4), Term(1), Bytes::from_static(b"at 4")).unwrap();
+    assert_eq!(journal.initial().members.to_string(), "voters 1 2 3, learners 9");
+}
+
 #[test]
 fn a_snapshot_larger_than_a_frame_comes_back() {
     let disk = MemDisk::new(4, 512 << 20);

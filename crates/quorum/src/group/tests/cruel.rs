@@ -14,13 +14,16 @@ use bytes::Bytes;
 
 use super::world::MemLog;
 use super::*;
+use crate::{GroupKey, Liveness};
 
 /// Seeds that once failed, one a line, with what they found.
 const KEPT_SEEDS: &str = include_str!("../testdata/seeds.txt");
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 500;
 const FAULTS_MS: u64 = 5_000;
 const HEALED_MS: u64 = 5_000;
 const NODES_MAX: u32 = 6;
+/// The group's name in the beats.
+const KEY: GroupKey = GroupKey([7; 20]);
 
 pub(super) struct Random(pub u64);
 
@@ -40,6 +43,7 @@ enum Event {
     Tick { node: u32, life: u64 },
     Synced { node: u32, life: u64 },
     Deliver(Bytes, u32, u32),
+    Beat(Bytes, u32, u32),
     Restart(u32),
     Fault,
     Propose,
@@ -58,6 +62,9 @@ struct Node {
     unsynced: VecDeque<(u64, Vec<Message>)>,
     syncing: bool,
     slow_disk: bool,
+    /// The clock was read just before a pause.
+    stale_now: Option<u64>,
+    liveness: Liveness,
 }
 
 /// What was ever true.
@@ -86,6 +93,9 @@ struct World {
     healed: bool,
     facts: Facts,
     trace: bool,
+    /// Nothing is proposed for long times, and the group sleeps.
+    sleepy: bool,
+    slept_ticks: u64,
 }
 
 const START: (LogIndex, u64) = (LogIndex(0), 0);
@@ -100,6 +110,7 @@ impl World {
         let mut random = Random(seed << 24);
         let voters = if random.chance(50) { 3 } else { 5 };
         let keeps_commit = random.chance(50);
+        let sleepy = random.chance(50);
         let mut world = Self {
             seed,
             now: 1_000,
@@ -113,6 +124,8 @@ impl World {
             healed: false,
             facts: Facts::default(),
             trace,
+            sleepy,
+            slept_ticks: 0,
             random,
         };
         let founders: Vec<u32> = (1..=voters).collect();
@@ -130,6 +143,8 @@ impl World {
                 unsynced: VecDeque::new(),
                 syncing: false,
                 slow_disk: false,
+                stale_now: None,
+                liveness: Liveness::new(0),
             };
             world.nodes.insert(node, new);
             world.start(node);
@@ -166,6 +181,7 @@ impl World {
         let life = node.life;
         (node.syncing, node.slow_disk) = (false, false);
         node.unsynced.clear();
+        node.liveness = Liveness::new(mix(u64::from(id) << 32 ^ life));
         let phase = 1 + self.random.below(25);
         self.push(phase, Event::Tick { node: id, life });
         self.note(|| format!("{id} starts"));
@@ -201,16 +217,18 @@ impl World {
             Event::Tick { node, life } => self.tick(node, life),
             Event::Synced { node, life } => self.synced(node, life),
             Event::Deliver(bytes, from, to) => self.deliver(bytes, from, to),
+            Event::Beat(bytes, from, to) => self.beat_arrives(bytes, from, to),
             Event::Restart(node) => self.start(node),
             Event::Fault if self.healed => {}
             Event::Fault => {
                 self.fault();
-                let next = 1 + self.random.below(120);
+                let next = 1 + self.random.below(if self.sleepy { 1_500 } else { 120 });
                 self.push(next, Event::Fault);
             }
             Event::Propose => {
                 self.propose();
-                let next = 1 + self.random.below(40);
+                let rest = self.sleepy && self.random.chance(60);
+                let next = 1 + self.random.below(if rest { 2_500 } else { 40 });
                 self.push(next, Event::Propose);
             }
         }
@@ -233,8 +251,54 @@ impl World {
     fn tick(&mut self, id: u32, life: u64) {
         let Some(now) = self.running(id, life, || Event::Tick { node: id, life }) else { return };
         self.push(25, Event::Tick { node: id, life });
-        self.group(id).tick(now);
-        self.pump(id);
+        let node = self.nodes.get_mut(&id).unwrap();
+        let (woken, beats) = (node.liveness.check(now), node.liveness.beat(now));
+        let group = node.group.as_mut().unwrap();
+        woken.iter().for_each(|(_, slept)| group.wake(now, slept));
+        if node.liveness.is_asleep(KEY) {
+            self.slept_ticks += 1;
+        } else {
+            group.tick(now);
+            self.pump(id);
+            self.fall_asleep(id, now);
+        }
+        for (to, bytes) in beats {
+            self.transmit(id, to.0, Event::Beat, &bytes);
+        }
+    }
+
+    fn fall_asleep(&mut self, id: u32, now: Tick) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let group = node.group.as_mut().unwrap();
+        let Some(quiet) = group.may_sleep().filter(|_| self.sleepy) else { return };
+        let members = group.members();
+        let others: Vec<NodeId> = members.all().into_iter().filter(|node| node.0 != id).collect();
+        node.liveness.sleep(now, KEY, quiet, &members.voters, &others);
+        self.note(|| format!("{id} falls asleep, leading, at {quiet:?}"));
+    }
+
+    fn beat_arrives(&mut self, bytes: Bytes, from: u32, to: u32) {
+        let life = self.nodes[&to].life;
+        let Some(now) = self.running(to, life, || Event::Beat(bytes.clone(), from, to)) else { return };
+        let now = self.read_late(to, now);
+        let node = self.nodes.get_mut(&to).unwrap();
+        let group = node.group.as_mut().unwrap();
+        let mut may_follow = |key: GroupKey, quiet| key == KEY && group.may_follow(NodeId(from), quiet);
+        let received = node.liveness.receive(now, NodeId(from), bytes, &mut may_follow).unwrap();
+        received.woken.iter().for_each(|(_, slept)| group.wake(now, slept));
+        self.pump(to);
+        if let Some(answer) = received.answer {
+            self.transmit(to, from, Event::Beat, &answer);
+        }
+    }
+
+    /// The clock may have been read a moment before, or before a pause.
+    fn read_late(&mut self, id: u32, now: Tick) -> Tick {
+        let node = self.nodes.get_mut(&id).unwrap();
+        match node.stale_now.take() {
+            Some(read) if self.random.chance(50) => Tick(read + node.offset),
+            _ => Tick(now.0 - self.random.below(3)),
+        }
     }
 
     fn synced(&mut self, id: u32, life: u64) {
@@ -257,8 +321,7 @@ impl World {
     fn deliver(&mut self, bytes: Bytes, from: u32, to: u32) {
         let life = self.nodes[&to].life;
         let Some(now) = self.running(to, life, || Event::Deliver(bytes.clone(), from, to)) else { return };
-        // The clock may have been read a moment before.
-        let now = Tick(now.0 - self.random.below(3));
+        let now = self.read_late(to, now);
         let message = Message::decode(bytes).unwrap();
         let text = if self.trace { message.to_string() } else { String::new() };
         let outcome = self.group(to).step(now, message);
@@ -270,8 +333,14 @@ impl World {
         self.pump(to);
     }
 
+    /// The group, awake.
     fn group(&mut self, id: u32) -> &mut Group<MemLog> {
-        self.nodes.get_mut(&id).unwrap().group.as_mut().unwrap()
+        let node = self.nodes.get_mut(&id).unwrap();
+        let group = node.group.as_mut().unwrap();
+        if let Some(slept) = node.liveness.wake(KEY) {
+            group.wake(Tick(self.now + node.offset), &slept);
+        }
+        group
     }
 
     /// The owner's loop: writes, sends, applies; syncs later.
@@ -312,20 +381,23 @@ impl World {
     fn send(&mut self, messages: Vec<Message>) {
         for message in messages {
             let (from, to) = (message.from().0, message.to().0);
-            let lost = self.cuts.contains(&(from, to)) || self.random.chance(self.drop_percent);
-            if lost || !self.nodes.contains_key(&to) {
-                if self.random.chance(30) && self.nodes[&from].group.is_some() {
-                    self.group(from).report_unreachable(NodeId(to));
-                }
-                continue;
+            self.transmit(from, to, Event::Deliver, &message.encode());
+        }
+    }
+
+    fn transmit(&mut self, from: u32, to: u32, event: fn(Bytes, u32, u32) -> Event, bytes: &Bytes) {
+        let lost = self.cuts.contains(&(from, to)) || self.random.chance(self.drop_percent);
+        if lost || !self.nodes.contains_key(&to) {
+            if self.random.chance(30) && self.nodes[&from].group.is_some() {
+                self.nodes.get_mut(&from).unwrap().group.as_mut().unwrap().report_unreachable(NodeId(to));
             }
-            let bytes = message.encode();
-            let copies = if !self.healed && self.random.chance(3) { 2 } else { 1 };
-            for _ in 0..copies {
-                let late = if !self.healed && self.random.chance(2) { 700 } else { self.delay_ms_max };
-                let delay = self.random.below(late);
-                self.push(delay, Event::Deliver(bytes.clone(), from, to));
-            }
+            return;
+        }
+        let copies = if !self.healed && self.random.chance(3) { 2 } else { 1 };
+        for _ in 0..copies {
+            let late = if !self.healed && self.random.chance(2) { 700 } else { self.delay_ms_max };
+            let delay = self.random.below(late);
+            self.push(delay, event(bytes.clone(), from, to));
         }
     }
 
@@ -362,7 +434,8 @@ impl World {
                 let ms = if self.random.chance(50) { self.random.below(150) } else { self.random.below(900) };
                 let until = self.now + ms;
                 self.note(|| format!("{id} pauses for {ms} ms"));
-                self.nodes.get_mut(&id).unwrap().paused_until = until;
+                let node = self.nodes.get_mut(&id).unwrap();
+                (node.paused_until, node.stale_now) = (until, Some(self.now));
             }
             7..9 => drop(self.cuts.insert((id, other))),
             9 => {
@@ -429,8 +502,18 @@ impl World {
         self.pump(id);
     }
 
+    /// What the beats say of sleeping leaders counts for their leases.
+    fn credit_all(&mut self) {
+        for node in self.nodes.values_mut() {
+            if let (Some(slept), Some(group)) = (node.liveness.slept(KEY), &mut node.group) {
+                group.credit(&slept.answered);
+            }
+        }
+    }
+
     fn check_leader(&mut self, id: u32) {
         let seed = self.seed;
+        self.credit_all();
         let node = &self.nodes[&id];
         let group = node.group.as_ref().unwrap();
         if group.role() != Role::Leader {
@@ -533,7 +616,17 @@ impl Facts {
     }
 }
 
-fn play(seed: u64, trace: bool) -> (usize, usize, u64) {
+/// What a world did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Played {
+    committed: usize,
+    terms: usize,
+    slept_ticks: u64,
+    /// Milliseconds from the end of the faults until all was well.
+    whole_after: u64,
+}
+
+fn play(seed: u64, trace: bool) -> Played {
     let mut world = World::new(seed, trace);
     world.run_until(1_000 + FAULTS_MS);
     let (committed, terms) = (world.facts.committed.len(), world.facts.leaders.len());
@@ -542,6 +635,7 @@ fn play(seed: u64, trace: bool) -> (usize, usize, u64) {
     for ms in (0..HEALED_MS).step_by(100) {
         world.run_until(1_000 + FAULTS_MS + ms);
         whole_after = whole_after.or(world.is_whole().then_some(ms));
+        world.credit_all();
         if whole_after.is_some() && world.facts.committed.len() > committed {
             break;
         }
@@ -550,18 +644,17 @@ fn play(seed: u64, trace: bool) -> (usize, usize, u64) {
         panic!("seed {seed}: not whole {HEALED_MS} ms after the faults stopped:\n{}", world.describe());
     });
     assert!(world.facts.committed.len() > committed, "seed {seed}: nothing is committed after the faults stopped");
-    (committed, terms, after)
+    Played { committed, terms, slept_ticks: world.slept_ticks, whole_after: after }
 }
 
 #[test]
 fn nothing_decided_is_lost_and_no_two_leases_meet() {
-    let (mut committed, mut terms) = (0, 0);
-    for seed in 0..SEEDS {
-        let (entries, leaders, _) = play(seed, false);
-        committed += entries;
-        terms += leaders;
-    }
-    assert!(committed > 40 * 1_000 && terms > 2 * 1_000, "the world does too little: {committed} committed, {terms} terms");
+    let all: Vec<Played> = (0..SEEDS).map(|seed| play(seed, false)).collect();
+    let committed: usize = all.iter().map(|played| played.committed).sum();
+    let terms: usize = all.iter().map(|played| played.terms).sum();
+    let slept: u64 = all.iter().map(|played| played.slept_ticks).sum();
+    let enough = committed > 30 * all.len() && terms > 2 * all.len() && slept > 5 * SEEDS;
+    assert!(enough, "the world does too little: {committed} committed, {terms} terms, {slept} ticks asleep");
 }
 
 #[test]
@@ -586,7 +679,7 @@ fn soak() {
     let mut failed = Vec::new();
     for seed in 1_000_000..1_010_000 {
         match std::panic::catch_unwind(|| play(seed, false)) {
-            Ok((_, _, after)) => slowest = slowest.max((after, seed)),
+            Ok(played) => slowest = slowest.max((played.whole_after, seed)),
             Err(_) => failed.push(seed),
         }
     }

@@ -74,11 +74,14 @@ impl Victim {
         match kind {
             MessageType::MsgAppend => {
                 let count = self.random.below(4);
-                let entries: Vec<_> = (1..=count).map(|at| self.entry(index.wrapping_add(at), m.log_term, m.term)).collect();
+                let entries: Vec<_> =
+                    (1..=count).map(|at| self.entry(index.wrapping_add(at), m.log_term, m.term)).collect();
                 m.entries = entries.into();
             }
             MessageType::MsgRequestVote if self.random.chance(20) => m.context = Bytes::from_static(CAMPAIGN_TRANSFER),
-            MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse => m.context = context_of(self.random.below(9_000)),
+            MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse => {
+                m.context = context_of(self.random.below(9_000))
+            }
             MessageType::MsgSnapshot => m.set_snapshot(self.snapshot(index, m.log_term)),
             _ => {}
         }

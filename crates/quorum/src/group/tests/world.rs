@@ -132,7 +132,8 @@ impl MemLog {
 
     /// What is committed for sure: the snapshot, and all membership entries but the last.
     fn surely_committed(&self) -> LogIndex {
-        let mut changes = self.state.entries.iter().rev().filter(|entry| matches!(entry.payload, Payload::Membership(_)));
+        let mut changes =
+            self.state.entries.iter().rev().filter(|entry| matches!(entry.payload, Payload::Membership(_)));
         changes.nth(1).map_or(self.state.snapshot.index, |entry| entry.index)
     }
 
@@ -257,6 +258,10 @@ impl World {
             "later" => {
                 self.now.0 += u64::from(number(1));
                 vec![]
+            }
+            "lease" => {
+                let valid = self.nodes[&number(1)].group.lease_valid(self.now);
+                vec![if valid { "valid" } else { "none" }.to_owned()]
             }
             "status" => self.status_text(number(1)),
             "sync" => {
