@@ -16,7 +16,7 @@ use crate::cluster::{Cluster, START_PATIENCE, Spec};
 use crate::load::{Clock, Load, Plan, Tally};
 use crate::report::Row;
 use crate::verdict::{self, Counts};
-use crate::watch::{self, Asker, Probe, Tail};
+use crate::watch::{self, Asker, Leaders, Probe, Tail};
 use crate::{Failure, http};
 
 /// The topic and table of every drill.
@@ -80,6 +80,7 @@ pub struct Trial<'a> {
     pub load: Load,
     plan: Plan,
     probe: Probe,
+    leaders: Leaders,
     tails: Vec<Tail>,
     asker: Option<Asker>,
     /// When the first fault began.
@@ -151,6 +152,7 @@ impl<'a> Trial<'a> {
         let bootstrap = cluster.bootstrap();
         let load = Load::start(&bootstrap, &setup.plan, clock);
         load.await_all_flow(Duration::ZERO, START_PATIENCE)?;
+        let leaders = Leaders::start(&bootstrap, TOPIC, 0, clock);
         let probe = Probe::start(&bootstrap, TOPIC, 0, clock);
         let tails = (0..partitions).map(|partition| Tail::start(&bootstrap, TOPIC, partition)).collect();
         let addresses = cluster.ids().into_iter().filter_map(|id| Some(cluster.node(id).ok()?.http)).collect();
@@ -162,6 +164,7 @@ impl<'a> Trial<'a> {
             load,
             plan: setup.plan.clone(),
             probe,
+            leaders,
             tails,
             asker,
             fault: None,
@@ -320,6 +323,18 @@ impl<'a> Trial<'a> {
         let from = self.fault.unwrap_or(until);
         let write_gap = tallies.iter().map(|tally| tally.write_gap(from, until)).max().unwrap_or_default();
         let read_gap = self.probe.read_gap(from, until);
+        self.say(&format!("partition 0 was led by {}", self.leaders.in_words()));
+        if let Some(worst) = tallies.iter().max_by_key(|tally| tally.write_gap(from, until)) {
+            let (answer, sent) = worst.longest_answer;
+            self.say(&format!(
+                "the longest write gap, {} ms, ended at {:.3} s (producer {}; its longest answer took {} ms, asked at {:.3} s)",
+                write_gap.as_millis(),
+                worst.write_gap_end(from, until).as_secs_f64(),
+                worst.producer,
+                answer.as_millis(),
+                sent.as_secs_f64()
+            ));
+        }
         let evidence = Evidence { counts, tallies, write_gap, read_gap, asked };
         self.judge_records(&evidence, &read);
         if self.asker_was_there(&evidence) {

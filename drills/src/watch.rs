@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Probe   asks for the first record of one partition again and again: is committed data readable now?
+//! Leaders who led a partition, from when
 //! Tail    a consumer that follows a partition across leaders and remembers which id it saw at which offset
 //! Asker   SQL counts over HTTP, at every node in turn
 //! ```
@@ -85,6 +86,39 @@ impl Probe {
     #[must_use]
     pub fn read_gap(&self, from: Duration, until: Duration) -> Duration {
         crate::load::longest_gap(self.0.found().into_iter(), from, until)
+    }
+}
+
+/// Who led a partition, as the newest epoch told by any node.
+#[derive(Debug)]
+pub struct Leaders(Watcher<Vec<(Duration, i32, i32)>>);
+
+impl Leaders {
+    #[must_use]
+    pub fn start(bootstrap: &[String], topic: &str, partition: i32, clock: Clock) -> Self {
+        let mut cluster = Cluster::new(bootstrap.to_vec(), "drill-leaders", PATIENCE);
+        let topic = topic.to_owned();
+        Self(Watcher::start(move |found: &Mutex<Vec<(Duration, i32, i32)>>| {
+            let view = cluster.view(Some(&topic)).ok();
+            if let Some((leader, epoch)) =
+                view.and_then(|view| view.partitions.get(&partition).and_then(|p| Some((p.leader?, p.epoch))))
+            {
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                if found.last().is_none_or(|(_, _, newest)| epoch > *newest) {
+                    found.push((clock.now(), leader, epoch));
+                }
+            }
+            std::thread::sleep(PAUSE * 2);
+        }))
+    }
+
+    /// In words: who, since when, in which epoch.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let one = |(at, leader, epoch): &(Duration, i32, i32)| {
+            format!("node {leader} from {:.3} s (epoch {epoch})", at.as_secs_f64())
+        };
+        self.0.found().iter().map(one).collect::<Vec<_>>().join(", ")
     }
 }
 

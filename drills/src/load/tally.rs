@@ -75,6 +75,20 @@ impl Tally {
         longest_gap(self.acks.iter().map(|ack| ack.at), from, until)
     }
 
+    /// When the longest silence within `from..until` ended.
+    #[must_use]
+    pub fn write_gap_end(&self, from: Duration, until: Duration) -> Duration {
+        let longest = self.write_gap(from, until);
+        let mut last = from;
+        for at in self.acks.iter().map(|ack| ack.at).take_while(|at| *at <= until) {
+            if at >= from && at.saturating_sub(last) >= longest {
+                return at;
+            }
+            last = at;
+        }
+        until
+    }
+
     /// When `by` last acknowledged something.
     #[must_use]
     pub fn last_ack_by(&self, by: &str) -> Option<Duration> {

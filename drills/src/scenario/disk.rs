@@ -14,20 +14,27 @@ const DEPTH_MAX: usize = 12;
 /// Every log file below `folder`, without what is in lost+found.
 fn log_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    walk(folder, DEPTH_MAX, &mut found);
+    walk(folder, DEPTH_MAX, &|path| path.extension().is_some_and(|ending| ending == "log"), &mut found);
     found.sort();
     found
 }
 
-fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+/// True if a file of this name is anywhere below `folder`.
+pub fn has_file(folder: &Path, name: &str) -> bool {
+    let mut found = Vec::new();
+    walk(folder, DEPTH_MAX, &|path| path.file_name().is_some_and(|found| found == name), &mut found);
+    !found.is_empty()
+}
+
+fn walk(folder: &Path, depth: usize, wanted: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
         if path.is_dir() && entry.file_name() != "lost+found" {
             if depth > 0 {
-                walk(&path, depth - 1, found);
+                walk(&path, depth - 1, wanted, found);
             }
-        } else if path.extension().is_some_and(|ending| ending == "log") {
+        } else if wanted(&path) {
             found.push(path);
         }
     }

@@ -295,7 +295,9 @@ pub fn flipped_bit(stage: &Stage) -> Result<Outcome, Failure> {
         let leads = partition.as_ref().and_then(|partition| partition.leader);
         let id = i32::try_from(damaged).unwrap_or(-1);
         trial.promise(leads != Some(id), || "the damaged replica leads".to_owned());
-        repaired = partition.is_some_and(|partition| partition.in_sync.contains(&id));
+        // What is being fetched again says so in its folder until it is whole.
+        let is_marked = disk::has_file(&trial.cluster.node(damaged)?.data_dir(), "damaged");
+        repaired = !is_marked && partition.is_some_and(|partition| partition.in_sync.contains(&id));
     }
     trial.promise(repaired, || "the damaged replica did not get in sync again".to_owned());
     let shown = trial.findings_so_far().iter().any(|code| code.contains("damage") || code.contains("corrupt"));
