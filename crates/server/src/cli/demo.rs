@@ -1,7 +1,10 @@
-//! `seawall demo`: a throw-away node that shows the main job within seconds.
+//! `seawall demo`: a throw-away cluster that shows the main job within seconds, and can be broken while it works.
 //!
-//! The node runs in this process below a temporary folder; generated edits come in through its Kafka port, as any
-//! client's would, and the first answers are asked over its HTTP port. Nothing here takes a short cut.
+//! Three processes of this binary run below a temporary folder ([`cluster`]), or one node in this process (`--nodes 1`);
+//! generated edits come in through the Kafka port, as any client's would, and the first answers are asked over HTTP.
+//! Nothing here takes a short cut.
+
+mod cluster;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,6 +17,7 @@ use base::Timestamp;
 use base::batch::Codec;
 use base::records::BatchBuilder;
 use clap::Args;
+use clap::builder::TypedValueParser;
 use client::edits::Edits;
 use client::{Acks, Connection};
 use serde_json::{Value, json};
@@ -24,6 +28,9 @@ use crate::node::{serve, time};
 /// Options of `seawall demo`.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
+    /// Nodes: 3 processes, or 1 in this one
+    #[arg(long, default_value_t = 3, value_parser = clap::builder::PossibleValuesParser::new(["1", "3", "5"]).map(|text| text.parse::<u32>().unwrap_or(1)))]
+    nodes: u32,
     /// Edits produced per second
     #[arg(long, default_value_t = 500)]
     rate: u64,
@@ -54,7 +61,11 @@ const QUESTIONS: [(&str, &str); 2] = [
 
 pub fn run(args: &DemoArgs) -> ExitCode {
     let folder = std::env::temp_dir().join(format!("seawall-demo-{}", std::process::id()));
-    let code = match demo(args, &folder) {
+    let done = match args.nodes {
+        1 => demo(args, &folder),
+        _ => cluster::run(args, &folder).map(|()| ExitCode::SUCCESS),
+    };
+    let code = match done {
         Ok(code) => code,
         Err(cause) => {
             let _ = writeln!(std::io::stderr(), "demo: {cause}");
@@ -119,13 +130,13 @@ fn free_address(port: u16) -> Result<String, String> {
 
 fn show(config: &Config, args: &DemoArgs, begun: Instant, ended: &AtomicBool) -> Result<(), String> {
     let mut connection = connect(config, ended)?;
-    let http = Http::new(config)?;
+    let http = Http::at(format!("http://{}", config.listen.http))?;
     http.post("/api/v1/tables", &json!({"name": TABLE, "topic": TABLE}))?;
     let mut edits = Edits::new(1);
     let now = time::wall().0;
     let step = HOUR_MS / i64::try_from(BACKLOG).unwrap_or(1);
     produce(&mut connection, &mut edits, BACKLOG, |index| now - HOUR_MS + i64::try_from(index).unwrap_or(0) * step)?;
-    await_rows(&http)?;
+    http.await_rows(BACKLOG)?;
     say(&format!("{BACKLOG} edits went in through the Kafka port and are queryable.\n"));
     for (question, query) in QUESTIONS {
         let asked = Instant::now();
@@ -190,20 +201,6 @@ fn produce(
     Ok(())
 }
 
-fn await_rows(http: &Http) -> Result<(), String> {
-    let begun = Instant::now();
-    loop {
-        let rows = http.sql(&format!("SELECT COUNT(*) AS n FROM {TABLE}"))?;
-        if rows.first().and_then(|row| row["n"].as_u64()).unwrap_or(0) >= BACKLOG {
-            return Ok(());
-        }
-        if begun.elapsed() > PATIENCE {
-            return Err(format!("the edits were not queryable within {} s", PATIENCE.as_secs()));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// The demo's own requests over HTTP.
 struct Http {
     base: String,
@@ -212,13 +209,9 @@ struct Http {
 }
 
 impl Http {
-    fn new(config: &Config) -> Result<Self, String> {
+    fn at(base: String) -> Result<Self, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        Ok(Self {
-            base: format!("http://{}", config.listen.http),
-            client: reqwest::Client::new(),
-            runtime: runtime.map_err(|error| error.to_string())?,
-        })
+        Ok(Self { base, client: reqwest::Client::new(), runtime: runtime.map_err(|error| error.to_string())? })
     }
 
     fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
@@ -232,6 +225,21 @@ impl Http {
             }
             Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
         })
+    }
+
+    fn await_rows(&self, wanted: u64) -> Result<(), String> {
+        let begun = Instant::now();
+        loop {
+            let counted = self.sql(&format!("SELECT COUNT(*) AS n FROM {TABLE}"));
+            if counted.as_ref().is_ok_and(|rows| rows.first().and_then(|row| row["n"].as_u64()) >= Some(wanted)) {
+                return Ok(());
+            }
+            if begun.elapsed() > PATIENCE {
+                let why = counted.err().unwrap_or_default();
+                return Err(format!("the edits were not queryable within {} s {why}", PATIENCE.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn sql(&self, query: &str) -> Result<Vec<Value>, String> {

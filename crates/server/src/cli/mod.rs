@@ -49,7 +49,7 @@ struct Cli {
 enum Command {
     /// Run one node
     Serve(serve::ServeArgs),
-    /// Try it out: a throw-away node with live data, answers, and lines to connect with
+    /// Try it out: a throw-away cluster with live data, answers, lines to connect with, and ways to break it
     Demo(demo::DemoArgs),
     /// Ask with SQL: one statement, a file, or a shell
     Sql(sql::SqlArgs),
