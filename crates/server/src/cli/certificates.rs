@@ -96,6 +96,7 @@ impl From<SecurityError> for Failure {
             SecurityError::Exists(_) => Code::Conflict,
             SecurityError::NoAuthority(_) => Code::NotFound,
             SecurityError::Token => Code::Usage,
+            SecurityError::Unreachable { .. } => Code::CannotConnect,
             SecurityError::Refused(_) => Code::Denied,
             SecurityError::Io(..) | SecurityError::Damaged { .. } | SecurityError::Make(_) => Code::Failure,
         };

@@ -31,9 +31,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::peers::Security;
 use super::peers::join::{self, Authority, FINGERPRINT_BYTES, JoinRequest, Joined, SECRET_BYTES};
 use super::peers::tls::{Credentials, Tls};
+use super::peers::{HandshakeError, Security};
 
 pub use authority::{CertificateAuthority, TOKEN_VALID};
 
@@ -60,6 +60,8 @@ pub enum SecurityError {
     NoAuthority(PathBuf),
     #[error("this is not a join token: it begins with `{TOKEN_PREFIX}` and has {TOKEN_CHARS} characters")]
     Token,
+    #[error("{address}: {cause}; is listen.peer of the first node this address, and the node running?")]
+    Unreachable { address: String, cause: String },
     #[error("{0}")]
     Refused(String),
     #[error("making a certificate: {0}")]
@@ -197,9 +199,10 @@ pub async fn join(dir: &Path, address: &str, token: &Token, node: NodeId) -> Res
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let public_key = key.der_bytes().try_into().map_err(|_| SecurityError::Refused("an unusual key".into()))?;
     let request = JoinRequest { secret: token.secret, node, public_key };
-    let joined = join::join(address, token.authority, request)
-        .await
-        .map_err(|error| SecurityError::Refused(format!("{address}: {error}")))?;
+    let joined = join::join(address, token.authority, request).await.map_err(|error| match error {
+        HandshakeError::Refused(refusal) => SecurityError::Refused(format!("{address}: {refusal}")),
+        other => SecurityError::Unreachable { address: address.to_owned(), cause: other.to_string() },
+    })?;
     write_node(dir, &joined, &key)?;
     Ok(joined.cluster)
 }

@@ -13,8 +13,10 @@ use super::local::Local;
 use super::peer::{Peer, Place};
 use super::{Lane, Security, admission};
 
-/// Everything before the first frame.
+/// Everything before the first frame, on the side that accepts.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
+/// On the side that dials: what was lost in a cut does not come any more, and the next attempt may be after the heal.
+pub const DIAL_MAX: Duration = Duration::from_millis(700);
 /// How long a refusal may take to be written and read before the connection is closed.
 const PARTING: Duration = Duration::from_millis(200);
 
@@ -25,7 +27,7 @@ pub enum HandshakeError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Refused(Refusal),
-    #[error("the handshake took longer than {} ms", HANDSHAKE_MAX.as_millis())]
+    #[error("the handshake took longer than {} ms", DIAL_MAX.as_millis())]
     Timeout,
     /// It was no link that was wanted, but a certificate.
     #[error("a node has joined")]
@@ -38,7 +40,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let greeting = greet(stream, peer, lane);
-    tokio::time::timeout(HANDSHAKE_MAX, greeting).await.map_err(|_| HandshakeError::Timeout)?
+    tokio::time::timeout(DIAL_MAX, greeting).await.map_err(|_| HandshakeError::Timeout)?
 }
 
 async fn greet<S>(stream: &mut S, peer: &Arc<Peer>, lane: Lane) -> Result<Place, HandshakeError>

@@ -10,7 +10,7 @@ use base::{ClusterId, NodeId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::connection;
 use super::frame::Frame;
@@ -27,6 +27,8 @@ const THREADS: usize = 2;
 const CONNECT_MAX: Duration = Duration::from_millis(500);
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// A connection that lasted so long was a good one: the next attempt may follow at once.
+const LASTED: Duration = Duration::from_secs(1);
 /// What the node with the larger id leaves the other one to dial first.
 const HEAD_START: Duration = Duration::from_millis(30);
 /// Handshakes of strangers at the same time; further ones are closed at once.
@@ -195,8 +197,12 @@ async fn dial(peer: Arc<Peer>, lane: Lane) {
             if peer.local.node > peer.node && backoff.is_fresh() {
                 sleep(HEAD_START).await;
             }
-            if !peer.is_connected(lane) && attempt(&peer, lane).await {
-                backoff.reset();
+            if !peer.is_connected(lane) {
+                match attempt(&peer, lane).await {
+                    // Time enough has passed.
+                    Attempt::Linked | Attempt::Late => backoff.reset(),
+                    Attempt::Failed => {}
+                }
             }
             sleep(backoff.next()).await;
         }
@@ -207,41 +213,55 @@ async fn dial(peer: Arc<Peer>, lane: Lane) {
     }
 }
 
-/// Makes one connection and runs it to its end. False: it did not come about.
-async fn attempt(peer: &Arc<Peer>, lane: Lane) -> bool {
+/// How an attempt went.
+enum Attempt {
+    /// There was a connection for a while.
+    Linked,
+    /// Nobody answered in time.
+    Late,
+    /// At once.
+    Failed,
+}
+
+/// Makes one connection and runs it to its end.
+async fn attempt(peer: &Arc<Peer>, lane: Lane) -> Attempt {
     let address = peer.address();
     let stream = match timeout(CONNECT_MAX, TcpStream::connect(&address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             peer.failed(&format!("{address}: {error}"));
-            return false;
+            return Attempt::Failed;
         }
         Err(_) => {
             peer.failed(&format!("{address}: no answer within {} ms", CONNECT_MAX.as_millis()));
-            return false;
+            return Attempt::Late;
         }
     };
-    match greet(stream, peer, lane).await {
+    let error = match greet(stream, peer, lane).await {
         Ok((place, wire)) => {
+            let began = Instant::now();
             run(place, wire).await;
-            true
+            return if began.elapsed() >= LASTED { Attempt::Linked } else { Attempt::Failed };
         }
-        Err(HandshakeError::Refused(refusal)) if refusal.code == RefusalCode::Duplicate => false,
-        Err(HandshakeError::Refused(refusal)) => {
-            peer.refused(&refusal.text);
-            false
-        }
-        Err(error) => {
+        Err(error) => error,
+    };
+    match error {
+        HandshakeError::Refused(refusal) if refusal.code == RefusalCode::Duplicate => return Attempt::Failed,
+        HandshakeError::Refused(refusal) => peer.refused(&refusal.text),
+        error => {
             peer.failed(&format!("{address}: {error}"));
-            false
+            if matches!(error, HandshakeError::Timeout) {
+                return Attempt::Late;
+            }
         }
     }
+    Attempt::Failed
 }
 
 async fn greet(stream: TcpStream, peer: &Arc<Peer>, lane: Lane) -> Result<(Place, Wire), HandshakeError> {
     let mut wire = match tls_of(&peer.local) {
         None => Wire::Plain(stream),
-        Some(tls) => in_time(tls.connect(stream, peer.node)).await?,
+        Some(tls) => in_time(handshake::DIAL_MAX, tls.connect(stream, peer.node)).await?,
     };
     let place = handshake::dial(&mut wire, peer, lane).await.map_err(explain)?;
     Ok((place, wire))
@@ -262,8 +282,11 @@ fn tls_of(local: &Local) -> Option<Arc<Tls>> {
     }
 }
 
-async fn in_time<T>(work: impl Future<Output = Result<T, HandshakeError>>) -> Result<T, HandshakeError> {
-    timeout(handshake::HANDSHAKE_MAX, work).await.map_err(|_| HandshakeError::Timeout)?
+async fn in_time<T>(
+    time: Duration,
+    work: impl Future<Output = Result<T, HandshakeError>>,
+) -> Result<T, HandshakeError> {
+    timeout(time, work).await.map_err(|_| HandshakeError::Timeout)?
 }
 
 async fn run(place: Place, wire: Wire) {
@@ -339,7 +362,7 @@ async fn welcome(stream: TcpStream, local: &Arc<Local>, peers: &RwLock<Peers>) -
     let tls = tls_of(local);
     let secured = match &tls {
         None => Ok(Wire::Plain(stream)),
-        Some(tls) => in_time(tls.accept(stream)).await,
+        Some(tls) => in_time(handshake::HANDSHAKE_MAX, tls.accept(stream)).await,
     };
     let (node, result) = match secured {
         Err(error) => (NodeId(0), Err(error)),

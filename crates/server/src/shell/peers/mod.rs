@@ -41,6 +41,8 @@ use quorum::GroupKey;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use uuid::Uuid;
 
+pub use handshake::HandshakeError;
+
 use frame::{Frame, KEY_BYTES, Status};
 use join::Authority;
 use links::Links;
