@@ -76,7 +76,9 @@ fn a_search_finds_what_is_within_one_string() {
         for len in [1, 2, 3, 4_096, 4_097, 4_098, dictionary.len() - 1, dictionary.len()] {
             let found = dictionary.containing(len, &finder);
             let expected = dictionary.select(len, |string| string.contains(needle));
-            let ids = |set: &IdSet| (0..dictionary.len() as u32).filter(|id| set.contains(*id)).collect::<Vec<_>>();
+            let ids = |set: &IdSet| {
+                (0..u32::try_from(dictionary.len()).unwrap()).filter(|id| set.contains(*id)).collect::<Vec<_>>()
+            };
             assert_eq!(ids(&found), ids(&expected), "{needle} below {len}");
         }
     }

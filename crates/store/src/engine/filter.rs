@@ -66,7 +66,7 @@ enum TextKind {
     In(Vec<Arc<str>>),
     Range(Bound<Arc<str>>, Bound<Arc<str>>),
     /// Not empty.
-    Contains(Finder<'static>),
+    Contains(Box<Finder<'static>>),
     Test(StringTest),
 }
 
@@ -191,7 +191,7 @@ impl Leaves {
                 }
                 let test = match text.is_empty() {
                     true => TextKind::Range(Bound::Unbounded, Bound::Unbounded),
-                    false => TextKind::Contains(Finder::new(text.as_bytes()).into_owned()),
+                    false => TextKind::Contains(Box::new(Finder::new(text.as_bytes()).into_owned())),
                 };
                 self.leaf(slot, negated, Test::Text(TextTest::new(test)))
             }

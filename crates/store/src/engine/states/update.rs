@@ -137,13 +137,7 @@ impl StatePlan {
                 self.update_longs((values, seen), at, column, slot, scratch, &selected);
             }
             (State::Doubles(values, seen), Data::Doubles(doubles)) => {
-                let doubles = doubles.get(at.block * BLOCK_ROWS..).unwrap_or(&[]);
-                let value = |row: usize| doubles.get(row).copied().unwrap_or(0.0);
-                match self.kind {
-                    Kind::SumDouble => each(at, &selected, |group, row| values[group] += value(row)),
-                    _ => each(at, &selected, |group, row| self.add_double(&mut values[group], value(row))),
-                }
-                self.mark(seen, at, &selected);
+                self.update_doubles((values, seen), at, doubles, &selected);
             }
             (State::Ids(ids), Data::Codes(_) | Data::Plain(_)) => {
                 let mut room = [0; BLOCK_ROWS];
@@ -177,10 +171,44 @@ impl StatePlan {
                     add_pair(pairs, counts, group, u64::from(mask::is_set(&bits, row)));
                 });
             }
+            (state @ (State::Histograms(_) | State::Sketches(..)), _) => {
+                self.update_quantiles(state, at, column, slot, scratch, &selected);
+            }
+            _ => return Err(EngineError::Internal(format!("a state over column {:?} of another type", column.name()))),
+        }
+        Ok(())
+    }
+
+    fn update_doubles(
+        &self,
+        (values, seen): (&mut [f64], &mut IdSet),
+        at: &StateBlock<'_>,
+        doubles: &[f64],
+        selected: &Mask,
+    ) {
+        let doubles = doubles.get(at.block * BLOCK_ROWS..).unwrap_or(&[]);
+        let value = |row: usize| doubles.get(row).copied().unwrap_or(0.0);
+        match self.kind {
+            Kind::SumDouble => each(at, selected, |group, row| values[group] += value(row)),
+            _ => each(at, selected, |group, row| self.add_double(&mut values[group], value(row))),
+        }
+        self.mark(seen, at, selected);
+    }
+
+    fn update_quantiles(
+        &self,
+        state: &mut State,
+        at: &StateBlock<'_>,
+        column: &Column,
+        slot: SlotId,
+        scratch: &mut Scratch,
+        selected: &Mask,
+    ) {
+        match (state, &column.data) {
             (State::Histograms(counts), Data::Longs(_)) => {
                 let (least, values) = self.domain.unwrap_or_default();
                 let longs = scratch.longs(column, slot, at.block);
-                each(at, &selected, |group, row| {
+                each(at, selected, |group, row| {
                     let place = usize::try_from(longs[row].wrapping_sub(least)).ok().filter(|place| *place < values);
                     if let Some(count) = place.and_then(|place| counts.get_mut(group * values + place)) {
                         *count += 1;
@@ -189,16 +217,16 @@ impl StatePlan {
             }
             (State::Sketches(sketches, bytes), Data::Longs(_)) => {
                 let longs = scratch.longs(column, slot, at.block);
-                each(at, &selected, |group, row| add_to_sketch(&mut sketches[group], bytes, to_double(longs[row])));
+                each(at, selected, |group, row| add_to_sketch(&mut sketches[group], bytes, to_double(longs[row])));
             }
             (State::Sketches(sketches, bytes), Data::Doubles(doubles)) => {
                 let doubles = doubles.get(at.block * BLOCK_ROWS..).unwrap_or(&[]);
                 let value = |row: usize| doubles.get(row).copied().unwrap_or(0.0);
-                each(at, &selected, |group, row| add_to_sketch(&mut sketches[group], bytes, value(row)));
+                each(at, selected, |group, row| add_to_sketch(&mut sketches[group], bytes, value(row)));
             }
-            _ => return Err(EngineError::Internal(format!("a state over column {:?} of another type", column.name()))),
+            // A quantile is of longs or doubles, which its plan has seen to.
+            _ => {}
         }
-        Ok(())
     }
 
     fn update_longs(

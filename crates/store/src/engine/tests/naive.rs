@@ -160,8 +160,10 @@ fn aggregate(what: &Aggregate, rows: &[&Vec<Cell>]) -> Cell {
     }
 }
 
+type CountedFrom1 = fn(usize) -> usize;
+
 /// Shares that are asked for, and which value of so many that is, counted from 1.
-pub(super) const SHARES: [(f64, fn(usize) -> usize); 4] =
+pub(super) const SHARES: [(f64, CountedFrom1); 4] =
     [(0.0, |_| 1), (0.5, |count| count.div_ceil(2)), (0.75, |count| (count * 3).div_ceil(4)), (1.0, |count| count)];
 
 /// The rows of the answer, sorted.
