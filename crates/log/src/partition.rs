@@ -181,7 +181,8 @@ impl Partition {
         recovery.findings.extend(unreadable.iter().map(|path| format!("{path} cannot be read; it is left as it is")));
         let set_aside = damage::list(disk.as_ref(), dir)?;
         let list: Vec<_> = files.iter().cloned().collect();
-        let shared = Arc::new(Shared::new(&list, mark.start.min(commit.offset), commit.offset, end.offset, hard_state.term));
+        let shared =
+            Arc::new(Shared::new(&list, mark.start.min(commit.offset), commit.offset, end.offset, hard_state.term));
         let storage = LogStorage {
             disk,
             dir: Arc::clone(dir),
@@ -193,6 +194,7 @@ impl Partition {
             end,
             last_term,
             commit,
+            applied: commit,
             start: mark.start,
             snapshots: recovered.snapshots,
             trimmed: (mark.trimmed_index, mark.trimmed_term),
@@ -333,7 +335,7 @@ impl Partition {
             self.producers_expired = now;
             self.producers.expire(wall, self.config.producer_expiry_ms);
         }
-        let decided = LogIndex(self.storage().commit.index.0 - 1);
+        let decided = LogIndex(self.storage().decided().index.0 - 1);
         if !alone && self.mark.committed_index < decided && now.since(self.mark_written) >= COMMIT_MARK_MS {
             self.mark_behind = true;
         }

@@ -39,6 +39,8 @@ pub(crate) struct LogStorage {
     pub last_term: Term,
     /// Where the last entry ends that is written here and known to be committed.
     pub commit: Place,
+    /// Where the last entry ends that has taken effect: it is durable here too.
+    pub applied: Place,
     /// Records below are deleted. A replica that is catching up may be below it: readers see it when it is not.
     pub start: Offset,
     /// Snapshots of producers, oldest first.
@@ -201,14 +203,18 @@ impl LogStorage {
         }
     }
 
-    /// How many of the oldest files may be removed if all below `offset` may: none with an undecided entry, and none
-    /// that the producers are still to be read from.
+    /// How many of the oldest files may be removed if all below `offset` may: none that the producers are still to
+    /// be read from.
     pub fn removable(&self, offset: Offset) -> usize {
+        let saved = self.decided_snapshot().map_or(LogIndex::ZERO, |place| place.last_index.next());
+        self.files.iter().take(self.below(offset)).take_while(|file| file.next_index() <= saved).count()
+    }
+
+    /// How many of the oldest files are closed and hold only decided entries below `offset`.
+    pub fn below(&self, offset: Offset) -> usize {
         let closed = self.files.len() - usize::from(self.active);
-        let place = self.decided_snapshot().map_or(LogIndex::ZERO, |place| place.last_index.next());
-        let bound = self.commit.index.min(place);
-        let free = |file: &&Arc<LogFile>| file.next_index() <= bound && file.next_offset() <= offset;
-        self.files.iter().take(closed).take_while(free).count()
+        let done = |file: &&Arc<LogFile>| file.next_index() <= self.commit.index && file.next_offset() <= offset;
+        self.files.iter().take(closed).take_while(done).count()
     }
 
     /// Records below `start` are deleted.
@@ -222,6 +228,11 @@ impl LogStorage {
         self.commit = Place { offset, index: index.next() };
         self.shared.set_committed(offset);
         self.delete_below(self.start);
+    }
+
+    /// What the mark may call committed: what a restart need not be told again.
+    pub fn decided(&self) -> Place {
+        if self.applied.index < self.commit.index { self.applied } else { self.commit }
     }
 
     /// The newest snapshot of producers that speaks of committed entries only.
@@ -266,6 +277,7 @@ impl LogStorage {
         self.files.clear();
         self.trimmed = (index, term);
         self.commit = place;
+        self.applied = place;
         self.start = start;
         self.cut(place, None);
         self.unindexed.clear();

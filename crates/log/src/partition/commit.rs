@@ -142,7 +142,14 @@ impl Partition {
 
     /// What was decided takes effect; it is durable here.
     fn apply(&mut self, committed: &[Entry]) {
+        let mut place = self.storage().applied;
         for entry in committed {
+            place.index = entry.index.next();
+            if let Payload::Data(bytes) = &entry.payload
+                && let Ok(Frame::Batch(header)) = Frame::parse(bytes)
+            {
+                place.offset = header.next_offset();
+            }
             match &entry.payload {
                 Payload::Membership(_) => {
                     // One that makes no sense changes nothing, on every replica alike.
@@ -157,6 +164,10 @@ impl Partition {
         }
         let Some(last) = committed.last() else { return };
         self.group.applied(last.index);
+        let storage = self.group.storage_mut();
+        if place.index > storage.applied.index {
+            storage.applied = place;
+        }
         if self.is_damaged() && last.term >= self.mark.repair_term {
             self.mark.repair_term = Term::ZERO;
             self.mark_dirty = true;

@@ -133,7 +133,8 @@ impl Partition {
             self.hard_dirty = true;
             self.members_dirty |= !self.storage().roster.is_alone(self.node);
         }
-        let (last, decided) = self.indexes();
+        let last = LogIndex(self.storage().end.index.0 - 1);
+        let decided = LogIndex(self.storage().decided().index.0 - 1);
         let written = self.bytes_since_checkpoint + self.bytes_since_mark_sync + self.storage().dirty_bytes;
         let said = self.mark.flushed_index == last && self.mark.committed_index == decided;
         let idle = said && written == 0 && self.removals.is_empty() && !self.hard_dirty && !self.members_dirty;
@@ -171,8 +172,8 @@ impl Partition {
             start: storage.start,
             trimmed_index: storage.trimmed.0,
             trimmed_term: storage.trimmed.1,
-            committed_index: LogIndex(storage.commit.index.0 - 1),
-            committed_offset: storage.commit.offset,
+            committed_index: LogIndex(storage.decided().index.0 - 1),
+            committed_offset: storage.decided().offset,
             seeded_index: self.mark.seeded_index,
             repair_term: self.mark.repair_term,
         };
@@ -247,8 +248,8 @@ impl Partition {
             start: storage.start,
             trimmed_index: storage.trimmed.0,
             trimmed_term: storage.trimmed.1,
-            committed_index: LogIndex(storage.commit.index.0 - 1),
-            committed_offset: storage.commit.offset,
+            committed_index: LogIndex(storage.decided().index.0 - 1),
+            committed_offset: storage.decided().offset,
             ..self.mark
         };
         let cut = CutJob {

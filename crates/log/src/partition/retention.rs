@@ -30,16 +30,24 @@ impl Partition {
         let storage = self.group.storage();
         let mut left: u64 = self.size_bytes();
         let mut count = 0;
-        for file in storage.files.iter().take(storage.removable(floor)) {
+        let removable = storage.removable(floor);
+        let mut is_held = false;
+        for (at, file) in storage.files.iter().take(storage.below(floor)).enumerate() {
             let len = file.len_bytes();
             let surplus = self.config.retention_bytes.is_some_and(|keep| left - len >= keep);
             if !surplus && !self.is_expired(file, wall) {
                 break;
             }
+            is_held |= at >= removable;
             left -= len;
             count += 1;
         }
-        self.remove_oldest(count)
+        if is_held {
+            // The next flush saves the producers that are still to be read from it.
+            self.group.storage_mut().checkpoint_due = true;
+            self.mark_dirty = true;
+        }
+        self.remove_oldest(count.min(removable))
     }
 
     /// Deletes the records below `offset`: they are not read any more, and files that hold nothing else

@@ -9,9 +9,8 @@ use base::disk::{Disk, DiskError};
 use base::{NodeId, Offset, Tick, Timestamp};
 use bytes::Bytes;
 use log::{
-    AppendError, Appended, FlushDone, FlushJob, Message, OpenError, Partition, PartitionConfig, ReadError, ReadLimit, Reader,
-    Role,
-    Seats,
+    AppendError, Appended, FlushDone, FlushJob, Message, OpenError, Partition, PartitionConfig, ReadError, ReadLimit,
+    Reader, Role, Seats,
 };
 
 use super::Random;
@@ -88,8 +87,7 @@ impl Cluster {
         let random = Random(seed);
         let voters: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
         let seats = Seats { voters, learners: Vec::new() };
-        let net =
-            Net { wire: BTreeMap::new(), sent: 0, cut: BTreeSet::new(), loss: 0, doubled: 0, delay_ms_max: 5 };
+        let net = Net { wire: BTreeMap::new(), sent: 0, cut: BTreeSet::new(), loss: 0, doubled: 0, delay_ms_max: 5 };
         let mut cluster =
             Self { now: 1000, seats, config, replicas: BTreeMap::new(), net, random, findings: Vec::new() };
         for node in 1..=nodes {
@@ -116,8 +114,8 @@ impl Cluster {
         let replica = self.replicas.get_mut(&node).unwrap();
         replica.disk.heal();
         let disk: Arc<dyn Disk> = Arc::new(replica.disk.clone());
-        let hard = quorum::HardStates::open(Arc::clone(&disk), "hard")
-            .map_err(|error| OpenError::Group(error.to_string()))?;
+        let hard =
+            quorum::HardStates::open(Arc::clone(&disk), "hard").map_err(|error| OpenError::Group(error.to_string()))?;
         let hard = Arc::new(Mutex::new(hard));
         let (partition, recovery) = Partition::open(id(), DIR, config, NodeId(node), seats, disk, hard, now, wall)?;
         self.findings.extend(recovery.findings);
