@@ -17,9 +17,9 @@ use super::mastery;
 use super::membership::{self, Known};
 use super::query_threads::QueryThreads;
 use super::router::Router;
-use super::tables::{Deps, NodeCatalog, Tables, TablesConfig};
+use super::tables::{Deps, NodeCatalog, Tables, TablesConfig, freshness};
 use super::telemetry::Telemetry;
-use super::{Findings, Node, NodeError, groups, telemetry, time, watch};
+use super::{Findings, Node, NodeError, groups, moves, telemetry, time, watch};
 use crate::config::Config;
 use crate::shell::deep::DeepStorage;
 use crate::shell::disk::RealDisk;
@@ -96,6 +96,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     });
     let logs = started.map_err(|error| StartError::Io("the log's threads", error))?;
     router.serve_logs(&logs);
+    freshness::serve(&router, &logs);
     let hosting = Hosting::start(&config, &meta, &logs, &*log_disk).await?;
     let leaders = Leaders::start(&logs, peers.as_ref(), &router);
     leaders.balance(node, &meta, router.links());
@@ -113,6 +114,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         },
         meta: meta.clone(),
         logs: logs.clone(),
+        peers: peers.clone(),
         deep,
         findings: Arc::clone(&findings),
         workers: Arc::new(Semaphore::new(threads)),
@@ -144,6 +146,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     };
     let node = Arc::new(node);
     telemetry::start(&node);
+    moves::start(&node);
     watch::start(&node);
     Ok((node, data))
 }

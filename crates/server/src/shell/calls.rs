@@ -6,3 +6,5 @@ pub const PROPOSE: u8 = 1;
 pub const LEADERS: u8 = 2;
 /// The active master is asked to hand over; see `node/mastery.rs`.
 pub const TRANSFER_MASTER: u8 = 3;
+/// How far a partition is committed at its leader; see `node/tables/freshness.rs`.
+pub const COMMITTED: u8 = 4;

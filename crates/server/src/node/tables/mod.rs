@@ -14,6 +14,7 @@
 
 mod catalog;
 mod follow;
+pub mod freshness;
 mod load;
 mod reader;
 mod runtime;
@@ -34,6 +35,7 @@ use crate::node::time;
 use crate::shell::deep::DeepStorage;
 use crate::shell::logs::LogsHandle;
 use crate::shell::meta::MetaHandle;
+use crate::shell::peers::PeersHandle;
 
 pub use catalog::NodeCatalog;
 pub use runtime::TableRuntime;
@@ -58,6 +60,8 @@ pub struct Deps {
     pub config: TablesConfig,
     pub meta: MetaHandle,
     pub logs: LogsHandle,
+    /// `None`: the node is alone.
+    pub peers: Option<PeersHandle>,
     pub deep: DeepStorage,
     pub findings: Arc<Findings>,
     /// One permit per thread that may parse, seal or load at the same time.

@@ -15,7 +15,7 @@ use store::spec::{TableSpec, Tuning};
 use tokio::sync::watch;
 
 use super::status::{DeadLetterSample, IngestCounters, IngestRates, PartitionStatus, TableStatus};
-use super::{Deps, reader};
+use super::{Deps, freshness, reader};
 use crate::node::time;
 
 /// Between looks at whether a seal has ended.
@@ -158,7 +158,30 @@ impl TableRuntime {
         if behind_until.is_some() {
             self.behind.send_replace(true);
         }
+        if at_start && deps.peers.is_some() && !self.is_paused() {
+            self.await_leader(partition, behind_until, deps);
+        }
         tokio::spawn(reader::run(Arc::clone(self), partition, Arc::clone(deps)));
+    }
+
+    /// The partition counts as behind until it has what its leader has committed by now; without a leader, what is known here.
+    fn await_leader(self: &Arc<Self>, partition: PartitionIndex, known_here: Option<Offset>, deps: &Arc<Deps>) {
+        self.set_behind(partition, |_| Some(Offset(i64::MAX)));
+        let (table, deps) = (Arc::clone(self), Arc::clone(deps));
+        tokio::spawn(async move {
+            let told = freshness::leaders_committed(table.at(partition), &deps).await;
+            let until = told.or(known_here);
+            table.set_behind(partition, |place| until.filter(|until| *until > place.next));
+        });
+    }
+
+    fn set_behind(&self, partition: PartitionIndex, until: impl FnOnce(&PartitionPlace) -> Option<Offset>) {
+        let mut core = self.core();
+        if let Some(place) = core.partitions.get_mut(&partition) {
+            place.behind_until = until(place);
+        }
+        let is_behind = core.partitions.values().any(|place| place.behind_until.is_some());
+        self.behind.send_replace(is_behind);
     }
 
     /// Called after each step of a reader: is the table still behind?
