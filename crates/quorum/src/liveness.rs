@@ -17,8 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::{LogIndex, NodeId, Term, Tick};
 use bytes::Bytes;
+use raft::eraftpb::MessageType;
 
-use crate::{DecodeError, GroupKey};
+use crate::message::codec::sent_ms_of;
+use crate::{DecodeError, GroupKey, Message};
 
 mod codec;
 
@@ -77,8 +79,8 @@ pub struct Liveness {
 enum Asleep {
     /// Led here; the other members, each with the first beat that spoke for the group.
     Leads { quiet: Quiet, since: Tick, voters: Vec<NodeId>, followers: Vec<(NodeId, u64)> },
-    /// Led there; since the beat with which it fell asleep.
-    Follows { leader: NodeId, quiet: Quiet, since: Heard },
+    /// Led there; since the beat with which it fell asleep, sent at that time of the leader's clock.
+    Follows { leader: NodeId, quiet: Quiet, since: Heard, sent_ms: u64 },
 }
 
 /// All about one other node.
@@ -156,8 +158,8 @@ impl Liveness {
         self.asleep.is_empty()
     }
 
-    /// To be called before anything is done with a group that sleeps: a message, a proposal, a wish of its
-    /// owner. `None` if it was awake; else give it to [`crate::Group::wake`] and tick the group again.
+    /// To be called before anything is done with a group that sleeps: a message that [`Liveness::passes_over`]
+    /// does not take away, a proposal, a wish of its owner. `None` if it was awake; else give it to [`crate::Group::wake`] and tick the group again.
     pub fn wake(&mut self, key: GroupKey) -> Option<Slept> {
         let slept = self.slept(key)?;
         let bucket = bucket_of(key);
@@ -176,6 +178,28 @@ impl Liveness {
             }
         }
         Some(slept)
+    }
+
+    /// True if the group sleeps and the message is from before it did, or says what is known: drop it. Any
+    /// other one wakes the group.
+    #[must_use]
+    pub fn passes_over(&self, key: GroupKey, message: &Message) -> bool {
+        let m = &message.0;
+        let known = |quiet: &Quiet| m.term == quiet.term.0 && m.index + m.entries.len() as u64 <= quiet.last.0;
+        match (self.asleep.get(&key), m.get_msg_type()) {
+            (Some(Asleep::Leads { quiet, .. }), MessageType::MsgHeartbeatResponse | MessageType::MsgAppendResponse) => {
+                known(quiet) && !m.reject
+            }
+            // A leader that woke speaks with a later time.
+            (Some(Asleep::Follows { leader, quiet, sent_ms, .. }), MessageType::MsgHeartbeat) => {
+                let sent = sent_ms_of(&m.context);
+                known(quiet) && message.from() == *leader && sent.is_some_and(|sent| sent <= *sent_ms)
+            }
+            (Some(Asleep::Follows { leader, quiet, .. }), MessageType::MsgAppend) => {
+                known(quiet) && message.from() == *leader && m.commit <= quiet.last.0
+            }
+            _ => false,
+        }
     }
 
     /// What the beats said so far of a sleeping group: for [`crate::Group::credit`], to ask for its lease.
@@ -356,7 +380,8 @@ impl Liveness {
             } else if let Some(pair) = self.pairs.get_mut(&from) {
                 pair.followed[bucket].toggle(*key, *quiet);
                 let since = Heard { at: now, tick: self.ticks };
-                self.asleep.insert(*key, Asleep::Follows { leader: from, quiet: *quiet, since });
+                let asleep = Asleep::Follows { leader: from, quiet: *quiet, since, sent_ms: beat.sent_ms };
+                self.asleep.insert(*key, asleep);
             }
         }
         (refused, woken)

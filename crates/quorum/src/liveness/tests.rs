@@ -147,6 +147,42 @@ fn a_beat_that_comes_twice_or_late_says_nothing() {
 }
 
 #[test]
+fn only_what_is_new_wakes() {
+    let (mut leader, mut follower) = (Liveness::new(1), Liveness::new(2));
+    asleep(&mut leader, 100, 0..1);
+    beat(&mut leader, &mut follower, 125, &mut |_, _| true);
+    let message = |kind, change: fn(&mut raft::eraftpb::Message)| {
+        let mut m = raft::eraftpb::Message { from: 1, to: 2, term: 3, ..raft::eraftpb::Message::default() };
+        m.set_msg_type(kind);
+        change(&mut m);
+        Message(m)
+    };
+    let at = |m: &mut raft::eraftpb::Message, ms| m.context = crate::message::codec::context_of(ms);
+    let old = [
+        message(MessageType::MsgHeartbeat, |m| m.context = crate::message::codec::context_of(125)),
+        message(MessageType::MsgAppend, |m| (m.index, m.commit) = (10, 10)),
+    ];
+    assert!(old.iter().all(|message| follower.passes_over(key(0), message)));
+    let mut later = message(MessageType::MsgHeartbeat, |_| ());
+    at(&mut later.0, 126);
+    let new = [
+        later,
+        message(MessageType::MsgAppend, |m| m.index = 11),
+        message(MessageType::MsgHeartbeat, |m| m.term = 4),
+        message(MessageType::MsgRequestVote, |m| m.term = 4),
+    ];
+    assert!(new.iter().all(|message| !follower.passes_over(key(0), message)));
+    assert!(old.iter().all(|message| !follower.passes_over(key(1), message)), "that one is awake");
+    let answers = [
+        message(MessageType::MsgHeartbeatResponse, |m| m.from = 2),
+        message(MessageType::MsgAppendResponse, |m| m.index = 10),
+    ];
+    assert!(answers.iter().all(|message| leader.passes_over(key(0), message)));
+    let refused = message(MessageType::MsgAppendResponse, |m| m.reject = true);
+    assert!(!leader.passes_over(key(0), &refused));
+}
+
+#[test]
 fn golden_bytes_and_damage() {
     let mut leader = Liveness::new(0x11);
     asleep(&mut leader, 100, 5..6);
