@@ -55,7 +55,7 @@ pub(super) fn encode(m: &eraftpb::Message) -> Bytes {
     let payload: usize = m.entries.iter().map(|entry| ENTRY_HEADER_BYTES + entry.data.len()).sum();
     let mut out = BytesMut::with_capacity(HEADER_BYTES + payload + m.get_snapshot().data.len());
     let by_transfer = u8::from(&m.context[..] == CAMPAIGN_TRANSFER) * BY_TRANSFER;
-    out.put_slice(&[VERSION, kind, u8::from(m.reject) * REJECT | by_transfer, 0]);
+    out.put_slice(&[VERSION, kind, (u8::from(m.reject) * REJECT) | by_transfer, 0]);
     out.put_u32_le(super::node(m.from).0);
     out.put_u32_le(super::node(m.to).0);
     for number in [m.term, m.log_term, m.index, m.commit, m.commit_term, m.reject_hint] {

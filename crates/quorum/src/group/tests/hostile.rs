@@ -130,7 +130,7 @@ impl Victim {
             8 => drop(self.group.propose_membership(&[NodeId(2), NodeId(3)], &[])),
             9 => drop(self.group.transfer_leadership(NodeId(1))),
             10 => self.sync(),
-            11 => self.group.report_snapshot(NodeId(1), step % 2 == 0),
+            11 => self.group.report_snapshot(NodeId(1), step.is_multiple_of(2)),
             12 if self.unsynced.is_empty() => {
                 let applied = LogIndex(self.group.node.raft.raft_log.applied());
                 if applied > self.group.storage().state.snapshot.index {

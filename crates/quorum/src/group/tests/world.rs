@@ -218,81 +218,68 @@ impl World {
         let words: Vec<&str> = line.split(' ').collect();
         let number = |at: usize| words[at].parse::<u32>().unwrap();
         match words[0] {
-            "open" => {
-                let (voters, learners) = (number(1), number(3));
-                let learners: Vec<u32> = (voters + 1..=voters + learners).collect();
-                self.open(&(1..=voters).collect::<Vec<_>>(), &learners, 8);
-                vec![]
-            }
-            "campaign" => {
-                self.nodes.get_mut(&number(1)).unwrap().group.campaign();
-                vec![]
-            }
-            "propose" => {
-                let data = Bytes::copy_from_slice(words[2].as_bytes());
-                vec![match self.nodes.get_mut(&number(1)).unwrap().group.propose(data) {
-                    Ok((term, index)) => format!("at term {term} index {index}"),
-                    Err(error) => error.to_string(),
-                }]
-            }
             "ready" => self.ready_text(number(1)),
-            "members" => {
-                let ids = |word: &str| -> Vec<NodeId> {
-                    word.split(',').filter(|id| !id.is_empty()).map(|id| NodeId(id.parse().unwrap())).collect()
-                };
-                let (voters, learners) = (ids(words[2]), ids(words.get(3).unwrap_or(&"")));
-                let group = &mut self.nodes.get_mut(&number(1)).unwrap().group;
-                vec![match group.propose_membership(&voters, &learners) {
-                    Ok((term, index)) => format!("at term {term} index {index}"),
-                    Err(error) => error.to_string(),
-                }]
-            }
-            "transfer" => {
-                let group = &mut self.nodes.get_mut(&number(1)).unwrap().group;
-                group.transfer_leadership(NodeId(number(2))).err().map(|error| error.to_string()).into_iter().collect()
-            }
-            "gone" => {
-                self.nodes.get_mut(&number(1)).unwrap().group.hint_leader_gone(self.now);
-                vec![]
-            }
-            "later" => {
-                self.now.0 += u64::from(number(1));
-                vec![]
-            }
+            "status" => self.status_text(number(1)),
+            "settle" => self.traced(Self::settle),
+            "ticks" => self.traced(|world| world.run(number(1))),
+            "show" => self.nodes.iter().map(|(id, node)| format!("{id}: {}", node.text())).collect(),
             "lease" => {
                 let valid = self.nodes[&number(1)].group.lease_valid(self.now);
                 vec![if valid { "valid" } else { "none" }.to_owned()]
             }
-            "status" => self.status_text(number(1)),
-            "sync" => {
-                self.sync(number(1));
+            "propose" | "members" | "transfer" => self.ask(&words),
+            _ => {
+                self.happen(&words);
                 vec![]
             }
-            "hold" => {
-                self.nodes.get_mut(&number(1)).unwrap().holds = true;
-                vec![]
+        }
+    }
+
+    /// Asks a group for something that it may refuse.
+    fn ask(&mut self, words: &[&str]) -> Vec<String> {
+        let ids = |word: &str| -> Vec<NodeId> {
+            word.split(',').filter(|id| !id.is_empty()).map(|id| NodeId(id.parse().unwrap())).collect()
+        };
+        let group = &mut self.nodes.get_mut(&words[1].parse().unwrap()).unwrap().group;
+        let outcome = match words[0] {
+            "propose" => {
+                let data = Bytes::copy_from_slice(words[2].as_bytes());
+                group.propose(data).map_err(|error| error.to_string())
             }
-            "lose" => {
-                self.lost.insert(number(1));
-                vec![]
+            "members" => {
+                let (voters, learners) = (ids(words[2]), ids(words.get(3).unwrap_or(&"")));
+                group.propose_membership(&voters, &learners).map_err(|error| error.to_string())
             }
-            "heal" => {
-                self.lost.clear();
-                vec![]
+            _ => {
+                let outcome = group.transfer_leadership(NodeId(words[2].parse().unwrap()));
+                return outcome.err().map(|error| error.to_string()).into_iter().collect();
             }
-            "crash" => {
-                self.crash(number(1));
-                vec![]
+        };
+        vec![outcome.map_or_else(|error| error, |(term, index)| format!("at term {term} index {index}"))]
+    }
+
+    /// Makes something happen.
+    fn happen(&mut self, words: &[&str]) {
+        let number = |at: usize| words[at].parse::<u32>().unwrap();
+        match words[0] {
+            "open" => {
+                let (voters, learners) = (number(1), number(3));
+                let learners: Vec<u32> = (voters + 1..=voters + learners).collect();
+                self.open(&(1..=voters).collect::<Vec<_>>(), &learners, 8);
             }
+            "campaign" => self.nodes.get_mut(&number(1)).unwrap().group.campaign(),
+            "gone" => self.nodes.get_mut(&number(1)).unwrap().group.hint_leader_gone(self.now),
+            "later" => self.now.0 += u64::from(number(1)),
+            "sync" => self.sync(number(1)),
+            "hold" => self.nodes.get_mut(&number(1)).unwrap().holds = true,
+            "lose" => drop(self.lost.insert(number(1))),
+            "heal" => self.lost.clear(),
+            "crash" => self.crash(number(1)),
             "compact" => {
                 let node = self.nodes.get_mut(&number(1)).unwrap();
                 let (index, _) = *node.applied.last().unwrap();
                 node.group.storage_mut().compact(index, joined(&node.applied));
-                vec![]
             }
-            "settle" => self.traced(Self::settle),
-            "ticks" => self.traced(|world| world.run(number(1))),
-            "show" => self.nodes.iter().map(|(id, node)| format!("{id}: {}", node.text())).collect(),
             other => panic!("no command {other}"),
         }
     }
