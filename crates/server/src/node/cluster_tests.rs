@@ -129,7 +129,9 @@ fn everyone_is_killed_and_nothing_is_lost() {
     let mut cluster = Cluster::start(3);
     let topic = create_topic(&cluster, 2, "t", 2);
     let values: Vec<String> = (0..50).map(|number| format!("number {number}")).collect();
-    values.iter().for_each(|value| drop(append(&cluster, topic, value)));
+    for value in &values {
+        append(&cluster, topic, value);
+    }
     for id in cluster.ids() {
         cluster.kill(id);
     }

@@ -19,6 +19,7 @@ mod identity;
 pub mod leaders;
 mod mastery;
 mod membership;
+mod moves;
 pub mod query_threads;
 mod router;
 mod serve;
@@ -130,6 +131,7 @@ impl Node {
     }
 
     /// Where other nodes' calls are answered.
+    #[cfg(test)]
     pub fn router(&self) -> &Arc<Router> {
         &self.router
     }

@@ -23,7 +23,7 @@ use super::{Findings, Node, NodeError, groups, moves, telemetry, time, watch};
 use crate::config::Config;
 use crate::shell::deep::DeepStorage;
 use crate::shell::disk::RealDisk;
-use crate::shell::logs::{self, LogsConfig};
+use crate::shell::logs::{self, LogsConfig, LogsHandle};
 use crate::shell::meta::{self, MetaError, MetaHandle, MetaOpenError};
 use crate::shell::outbox::{Nowhere, Outbox};
 use crate::shell::peers::{self, PeersConfig, PeersError, PeersHandle};
@@ -59,10 +59,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     let router = Arc::new(Router::new(Arc::clone(&findings)));
     let known = Known::new(&config);
     let peers = start_peers(&config, &data, &known, &router)?;
-    let outbox: Arc<dyn Outbox> = match &peers {
-        Some(peers) => Arc::new(peers.clone()),
-        None => Arc::new(Nowhere),
-    };
+    let outbox = outbox_of(peers.as_ref());
     let meta = meta::start(meta::Start {
         disk: Arc::clone(&disk),
         dir: "control".into(),
@@ -79,52 +76,25 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         form(&config, &data, &meta).await?;
     }
     membership::introduce_later(&config, data.identity.disk, &meta, &findings);
-    disk.create_dir_all("log")?;
-    let log_disk: Arc<dyn Disk> = Arc::new(RealDisk::open(&data.path.join("log"))?);
-    let hard = Arc::new(Mutex::new(quorum::HardStates::open(Arc::clone(&disk), "hard-state")?));
-    let logs_config = LogsConfig {
-        node,
-        flush_interval_ms: millis(config.log.flush_interval),
-        reserve_bytes: config.log.disk_reserve_bytes.0,
-    };
-    let started = logs::start(logs::Start {
-        disk: Arc::clone(&log_disk),
-        hard,
-        config: logs_config,
-        findings: Arc::clone(&findings),
-        outbox,
-    });
-    let logs = started.map_err(|error| StartError::Io("the log's threads", error))?;
+    let (logs, log_disk) = start_logs(&config, &data, &disk, &findings, outbox)?;
     router.serve_logs(&logs);
     freshness::serve(&router, &logs);
     let hosting = Hosting::start(&config, &meta, &logs, &*log_disk).await?;
     let leaders = Leaders::start(&logs, peers.as_ref(), &router);
     leaders.balance(node, &meta, router.links());
     let groups = groups::Groups::start(&config, &meta, &hosting, &logs).await;
-    let deep =
-        DeepStorage::folder(&config.deep_storage_dir()).map_err(|error| StartError::Io("deep storage", error))?;
-    let threads = threads(config.store.threads);
     let tables = Arc::new(Tables::new(Deps {
         node,
-        config: TablesConfig {
-            segment_rows_max: config.store.segment_rows_max,
-            segment_age_ms_max: millis(config.store.segment_age_max),
-            live_bytes_max: config.store.live_bytes_max.0,
-            segments_dir: data.path.join("segments"),
-        },
+        config: tables_config(&config, &data),
         meta: meta.clone(),
         logs: logs.clone(),
         peers: peers.clone(),
-        deep,
+        deep: DeepStorage::folder(&config.deep_storage_dir()).map_err(|error| StartError::Io("deep storage", error))?,
         findings: Arc::clone(&findings),
-        workers: Arc::new(Semaphore::new(threads)),
+        workers: Arc::new(Semaphore::new(threads(config.store.threads))),
     }));
     tables.start().await;
-    let catalog = NodeCatalog { tables: Arc::clone(&tables), address: config.listen.http, started: time::wall() };
-    let limits = query_limits(&config);
-    let query_threads =
-        QueryThreads::start(limits.threads).map_err(|error| StartError::Io("the query threads", error))?;
-    let query = QueryService::new(Arc::new(catalog), limits);
+    let (query, query_threads) = start_queries(&config, &tables)?;
     let telemetry = Telemetry::new(config.telemetry.request_log);
     let node = Node {
         telemetry,
@@ -172,6 +142,47 @@ fn start_peers(
     Ok(Some(peers::start(peers, Arc::clone(router) as Arc<dyn peers::Inbound>)?))
 }
 
+fn outbox_of(peers: Option<&PeersHandle>) -> Arc<dyn Outbox> {
+    match peers {
+        Some(peers) => Arc::new(peers.clone()),
+        None => Arc::new(Nowhere),
+    }
+}
+
+/// The threads of the partitions and the disk that they write to.
+fn start_logs(
+    config: &Config,
+    data: &DataDir,
+    disk: &Arc<dyn Disk>,
+    findings: &Arc<Findings>,
+    outbox: Arc<dyn Outbox>,
+) -> Result<(LogsHandle, Arc<dyn Disk>), StartError> {
+    disk.create_dir_all("log")?;
+    let log_disk: Arc<dyn Disk> = Arc::new(RealDisk::open(&data.path.join("log"))?);
+    let hard = Arc::new(Mutex::new(quorum::HardStates::open(Arc::clone(disk), "hard-state")?));
+    let started = logs::start(logs::Start {
+        disk: Arc::clone(&log_disk),
+        hard,
+        config: LogsConfig {
+            node: NodeId(config.node.id),
+            flush_interval_ms: millis(config.log.flush_interval),
+            reserve_bytes: config.log.disk_reserve_bytes.0,
+        },
+        findings: Arc::clone(findings),
+        outbox,
+    });
+    Ok((started.map_err(|error| StartError::Io("the log's threads", error))?, log_disk))
+}
+
+fn tables_config(config: &Config, data: &DataDir) -> TablesConfig {
+    TablesConfig {
+        segment_rows_max: config.store.segment_rows_max,
+        segment_age_ms_max: millis(config.store.segment_age_max),
+        live_bytes_max: config.store.live_bytes_max.0,
+        segments_dir: data.path.join("segments"),
+    }
+}
+
 /// Who votes in group 0 when it is new.
 fn voters(config: &Config) -> Vec<NodeId> {
     match config.cluster.peers.0.keys().copied().collect::<Vec<_>>() {
@@ -187,6 +198,14 @@ async fn form(config: &Config, data: &DataDir, meta: &MetaHandle) -> Result<(), 
         Ok(()) | Err(MetaError::Refused(_)) => Ok(()),
         Err(error) => Err(NodeError::from(error).into()),
     }
+}
+
+/// The query room over the node's tables, and the threads it runs on.
+fn start_queries(config: &Config, tables: &Arc<Tables>) -> Result<(QueryService, QueryThreads), StartError> {
+    let catalog = NodeCatalog { tables: Arc::clone(tables), address: config.listen.http, started: time::wall() };
+    let limits = query_limits(config);
+    let threads = QueryThreads::start(limits.threads).map_err(|error| StartError::Io("the query threads", error))?;
+    Ok((QueryService::new(Arc::new(catalog), limits), threads))
 }
 
 fn query_limits(config: &Config) -> QueryLimits {

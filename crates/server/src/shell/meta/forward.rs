@@ -111,7 +111,7 @@ impl Attempt {
         let offered = peers.call(leader, calls::PROPOSE, self.data.clone(), patience).await;
         let (term, index) = match offered.map(|answer| read(&answer)) {
             Ok(Some(Offered::Placed(term, index))) => (term, index),
-            Ok(Some(Offered::NotLeader(_))) => {
+            Ok(Some(Offered::NotLeader)) => {
                 self.may_have_been_proposed = before;
                 return Ok(Outcome::Again);
             }
@@ -173,7 +173,7 @@ fn was_applied(command: &Command, state: &State) -> Option<Applied> {
 
 enum Offered {
     Placed(Term, LogIndex),
-    NotLeader(Option<NodeId>),
+    NotLeader,
     Refused(String),
 }
 
@@ -205,10 +205,7 @@ fn read(answer: &[u8]) -> Option<Offered> {
             let number = |at: usize| rest.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
             Some(Offered::Placed(Term(number(0)?), LogIndex(number(8)?)))
         }
-        (NOT_LEADER, 4) => {
-            let leader = u32::from_le_bytes(rest.try_into().ok()?);
-            Some(Offered::NotLeader(Some(NodeId(leader)).filter(|node| node.0 != 0)))
-        }
+        (NOT_LEADER, 4) => Some(Offered::NotLeader),
         (REFUSED, _) => Some(Offered::Refused(String::from_utf8_lossy(rest).into_owned())),
         _ => None,
     }
