@@ -181,7 +181,6 @@ pub enum PeersError {
 #[derive(Debug)]
 pub struct GroupFrame {
     pub from: NodeId,
-    #[cfg_attr(not(test), expect(dead_code, reason = "groups do not ask; tests of the lanes do"))]
     pub lane: Lane,
     pub group: GroupKey,
     pub message: Bytes,
