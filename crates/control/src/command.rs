@@ -72,7 +72,7 @@ pub enum Command {
         replicas: Vec<Vec<NodeId>>,
     },
     /// Where the copies of a partition shall be; whoever leads it moves them there and then sends
-    /// [`Command::FinishReassignment`]. `target` of where they are now: the move is called off.
+    /// [`Command::FinishReassignment`]. `target` of where they are now: a move under way is called off.
     SetReplicas {
         id: TopicId,
         partition: PartitionIndex,

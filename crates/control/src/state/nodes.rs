@@ -159,9 +159,8 @@ impl State {
         self.check_partition(id, partition)?;
         plan::check(&[target.to_vec()], 1, |node| self.is_member(node))?;
         let topic = self.topic_mut(id)?;
-        if topic.replicas_of(partition) == target {
-            topic.targets.remove(&partition);
-        } else {
+        // Called off, a move has its way back: what was begun is undone by whoever leads.
+        if topic.replicas_of(partition) != target || topic.targets.contains_key(&partition) {
             topic.targets.insert(partition, target.to_vec());
         }
         Ok(Applied::Done)

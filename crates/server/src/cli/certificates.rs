@@ -18,6 +18,9 @@ pub struct InitArgs {
     /// The first node's number
     #[arg(long, value_name = "NUMBER", default_value = "1")]
     node_id: u32,
+    /// Another node on this machine and its data folder, which gets its certificate at once; may be repeated
+    #[arg(long = "member", value_name = "NUMBER=DIR")]
+    members: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -51,7 +54,11 @@ pub struct JoinArgs {
 
 pub fn init(args: &InitArgs) -> Result<(), Failure> {
     let dir = security::folder(&args.data_dir);
+    let members: Vec<_> = args.members.iter().map(|text| member(text)).collect::<Result<_, _>>()?;
     let authority = CertificateAuthority::found(&dir, node(args.node_id)?, time::wall)?;
+    for (id, data_dir) in &members {
+        authority.issue(&security::folder(data_dir), *id)?;
+    }
     let token = authority.token(TOKEN_VALID, None)?;
     say(&format!("cluster {} has its authority in {}: keep a copy of ca.key", authority.cluster(), dir.display()));
     say("start this node, then, within 24 hours, on each other one before its first start:");
@@ -77,6 +84,17 @@ pub fn join(args: &JoinArgs) -> Result<(), Failure> {
     let cluster = runtime.block_on(security::join(&dir, &args.from, &token, node(args.node_id)?))?;
     say(&format!("node {} may join cluster {cluster}: its certificate is in {}", args.node_id, dir.display()));
     Ok(())
+}
+
+/// `NUMBER=DIR`.
+fn member(text: &str) -> Result<(NodeId, PathBuf), Failure> {
+    let (number, dir) = text.split_once('=').unwrap_or_default();
+    match number.parse() {
+        Ok(number) if !dir.is_empty() => Ok((node(number)?, dir.into())),
+        _ => {
+            Err(Failure::usage(format!("{text:?} is not a node's number and its data folder, such as 2=/data/node-2")))
+        }
+    }
 }
 
 fn print(token: &Token) -> Result<(), Failure> {

@@ -141,7 +141,7 @@ impl Producer {
                 .nodes
                 .leader(&topic, partition, |node| node.send_produce(&topic, partition, batch.clone(), acks));
         }
-        let (address, node) = self.nodes.to_leader(&self.topic, partition)?;
+        let (address, node) = self.nodes.open_leader(&self.topic, partition)?;
         let sent = node.send_produce(&self.topic, partition, batch.clone(), self.acks);
         self.in_flight.push_back(Sent { partition, count, batch, address });
         match sent {

@@ -58,7 +58,7 @@ impl Routed {
 
     /// The connection to a partition's leader, for requests that are sent without waiting. Their failure is the caller's to
     /// mend.
-    pub fn to_leader(&mut self, topic: &str, partition: i32) -> Result<(String, &mut Connection), Failure> {
+    pub fn open_leader(&mut self, topic: &str, partition: i32) -> Result<(String, &mut Connection), Failure> {
         self.leader(topic, partition, |_| Ok(()))?;
         let address = self.cluster.leader_address(topic, partition).unwrap_or_default().to_owned();
         Ok((address, self.cluster.leader(topic, partition)?))

@@ -77,6 +77,7 @@ impl From<LogsError> for NodeError {
             LogsError::Unknown(partition) => Self::UnknownPartition(partition.to_string()),
             LogsError::Broken { partition, reason } => Self::Broken { partition: partition.to_string(), reason },
             LogsError::NotEnoughReplicas { .. } => Self::NotEnoughReplicas(error.to_string()),
+            LogsError::Members { .. } => Self::Invalid(error.to_string()),
             LogsError::Timeout => Self::Timeout { what: "making the write durable", waited_ms: 0 },
             LogsError::Busy => Self::Busy { what: "the log's queue", bound: error.to_string() },
             LogsError::Closed => Self::Stopping,

@@ -33,6 +33,9 @@ pub fn post(outbox: &dyn Outbox, group: GroupKey, message: &Message) -> bool {
     outbox.send(message.to(), lane, group, message.encode())
 }
 
+/// A thread that is late by this much may have lost leaderships, and is told.
+pub const LATE_MS: u64 = 200;
+
 /// The group of the metadata.
 pub const CONTROL: GroupKey = GroupKey([0; 20]);
 
@@ -55,6 +58,11 @@ impl Ticker {
         let late = now.since(self.next) >= self.every_ms;
         self.next = if late { now.plus(self.every_ms) } else { self.next.plus(self.every_ms) };
         true
+    }
+
+    /// How long the next one has been due.
+    pub const fn late_ms(&self, now: Tick) -> u64 {
+        now.since(self.next)
     }
 
     /// Until the next one.

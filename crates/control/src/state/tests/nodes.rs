@@ -196,8 +196,12 @@ fn a_move_can_be_called_off() {
     assert!(refusal(&mut state, &set(&[1, 2])).contains("replication factor 2 is refused"));
     let beyond = Command::SetReplicas { id: topic_id(1), partition: PartitionIndex(1), target: nodes(&[2]) };
     assert_eq!(refusal(&mut state, &beyond), "topic wiki has no partition 1");
-    apply(&mut state, &set(&[1])).expect("stays");
-    assert!(state.topics[&topic_id(1)].targets.is_empty());
+    apply(&mut state, &set(&[1])).expect("goes back");
+    assert_eq!(state.topics[&topic_id(1)].targets.get(&P0), Some(&nodes(&[1])), "what was begun is to be undone");
+    let finish = Command::FinishReassignment { id: topic_id(1), partition: P0, replicas: nodes(&[1]) };
+    apply(&mut state, &finish).expect("is back");
+    apply(&mut state, &set(&[1])).expect("where it is");
+    assert!(state.topics[&topic_id(1)].targets.is_empty(), "nothing to do");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use base::NodeId;
 use base::batch::Codec;
 use client::Acks;
 use client::edits::Edits;
@@ -18,6 +19,7 @@ use super::{BACKLOG, DemoArgs, HOUR_MS, Http, PATIENCE, QUESTIONS, STEP, TABLE, 
 use crate::cli::producer::Producer;
 use crate::cli::routed::Routed;
 use crate::node::time;
+use crate::shell::security::{self, CertificateAuthority, SecurityError};
 
 const HELP: &str = "\
 Break it, and ask again:
@@ -34,6 +36,7 @@ pub fn run(args: &DemoArgs, folder: &Path) -> Result<(), String> {
     let mut spec = Spec::of(args.nodes);
     spec.settings = vec![("telemetry.log", "warn".into())];
     let mut cluster = Cluster::new(&binary, folder, &spec)?;
+    certify(&cluster).map_err(|error| error.to_string())?;
     cluster.start()?;
     let topic = client::TopicSpec { name: TABLE.into(), partitions: Some(3), config: BTreeMap::new() };
     cluster.create_topic(&topic)?;
@@ -48,6 +51,20 @@ pub fn run(args: &DemoArgs, folder: &Path) -> Result<(), String> {
     stopped.store(true, Ordering::SeqCst);
     let produced = producing.join().unwrap_or_else(|_| Err("the producer panicked".into()));
     shown.and(produced)
+}
+
+/// An authority to throw away with the demo: the nodes' links are encrypted, as a real cluster's are.
+fn certify(cluster: &Cluster) -> Result<(), SecurityError> {
+    let mut authority: Option<CertificateAuthority> = None;
+    for id in cluster.ids() {
+        let Ok(node) = cluster.node(id) else { continue };
+        let dir = security::folder(&node.data_dir());
+        match &authority {
+            None => authority = Some(CertificateAuthority::found(&dir, NodeId(id), time::wall)?),
+            Some(authority) => authority.issue(&dir, NodeId(id))?,
+        }
+    }
+    Ok(())
 }
 
 fn show(cluster: &mut Cluster, args: &DemoArgs, begun: Instant, acknowledged: &AtomicU64) -> Result<(), String> {

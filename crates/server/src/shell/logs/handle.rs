@@ -1,6 +1,7 @@
 //! The log as the rest of the server sees it: cheap to clone, async, bounded.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::{Append, COMMANDS_MAX, Command, Leadership, LogsError, QUEUED_KIB_MAX, ReplicaStatus};
 use crate::node::{Acks, time};
-use crate::shell::peers::GroupFrame;
+use crate::shell::peers::{GroupFrame, Lane};
 
 /// What is known of the open partitions without asking the owner thread, shared with it.
 pub(super) struct Open {
@@ -44,7 +45,14 @@ pub struct LogsHandle {
 
 /// The way to the owner thread, which ends when the last handle goes. The flusher has a sender too, so the
 /// thread does not see that by itself.
-struct Commands(mpsc::Sender<Command>);
+struct Commands(mpsc::Sender<Command>, Urgent);
+
+/// Votes, heartbeats and answers go before everything that waits: an owner with much to do still hears its peers.
+pub(super) struct Urgent {
+    pub frames: mpsc::Sender<GroupFrame>,
+    /// A command that makes the owner look at them is on its way.
+    pub is_told: Arc<AtomicBool>,
+}
 
 impl Drop for Commands {
     fn drop(&mut self) {
@@ -53,9 +61,9 @@ impl Drop for Commands {
 }
 
 impl LogsHandle {
-    pub(super) fn new(commands: mpsc::Sender<Command>, open: Arc<Open>) -> Self {
+    pub(super) fn new(commands: mpsc::Sender<Command>, urgent: Urgent, open: Arc<Open>) -> Self {
         Self {
-            commands: Arc::new(Commands(commands)),
+            commands: Arc::new(Commands(commands, urgent)),
             open,
             places: Arc::new(Semaphore::new(COMMANDS_MAX)),
             kibs: Arc::new(Semaphore::new(QUEUED_KIB_MAX)),
@@ -134,7 +142,13 @@ impl LogsHandle {
 
     /// A message from another replica.
     pub fn step(&self, frame: GroupFrame) {
-        self.tell(Command::Message(frame));
+        if frame.lane == Lane::Bulk {
+            return self.tell(Command::Message(frame));
+        }
+        let Urgent { frames, is_told } = &self.commands.1;
+        if frames.send(frame).is_ok() && !is_told.swap(true, Ordering::AcqRel) {
+            self.tell(Command::Wake);
+        }
     }
 
     /// The link to a node came or went.
@@ -145,6 +159,16 @@ impl LogsHandle {
     /// Hands a partition's leadership to another replica, if this node leads. Watch for it.
     pub fn transfer(&self, partition: TopicPartition, to: NodeId) {
         self.tell(Command::Transfer(partition, to));
+    }
+
+    /// Asks a partition that this node leads to have other members. Watch its status: it takes a while.
+    pub async fn set_members(
+        &self,
+        partition: TopicPartition,
+        voters: Vec<NodeId>,
+        learners: Vec<NodeId>,
+    ) -> Result<(), LogsError> {
+        self.ask(|reply| Command::SetMembers { partition, voters, learners, reply }).await
     }
 
     /// A replica as its owner sees it.

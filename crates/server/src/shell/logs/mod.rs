@@ -54,6 +54,8 @@ const COMMANDS_MAX: usize = 16_384;
 const QUEUED_KIB_MAX: usize = 256 << 10;
 /// Commands taken in one go before flushes and timers get their turn.
 const DRAIN_MAX: usize = 1_024;
+/// .. and longest time spent with them.
+const DRAIN_MS_MAX: u64 = 10;
 /// Longest sleep of the owner thread without a command.
 const IDLE_MS: u64 = 50;
 /// Flushes under way at once. More would not make the disk faster, only the batches smaller.
@@ -99,6 +101,9 @@ pub enum LogsError {
     /// Nothing was written. It is taken again when enough replicas can talk.
     #[error("partition {partition} takes no writes: its replicas on {} are out of reach", nodes(.missing))]
     NotEnoughReplicas { partition: TopicPartition, missing: Vec<NodeId> },
+    /// Nothing was changed. Look at the members and ask again.
+    #[error("the replicas of partition {partition} cannot be changed now: {reason}")]
+    Members { partition: TopicPartition, reason: String },
     /// Written, but not durable in time: the outcome is unknown to the client, who retries.
     #[error("the write was not durable within its deadline; it may still become so: retry")]
     Timeout,
@@ -157,9 +162,17 @@ enum Command {
     },
     /// From another replica.
     Message(GroupFrame),
+    /// Urgent messages wait.
+    Wake,
     /// The link to a node came or went.
     Link(NodeId, bool),
     Transfer(TopicPartition, NodeId),
+    SetMembers {
+        partition: TopicPartition,
+        voters: Vec<NodeId>,
+        learners: Vec<NodeId>,
+        reply: Reply<()>,
+    },
     Status {
         partition: TopicPartition,
         reply: Reply<ReplicaStatus>,

@@ -1,6 +1,7 @@
 //! The owner thread's loop and the flushers'.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,19 +11,23 @@ use base::{NodeId, Offset, Tick, TopicPartition};
 use log::{AppendError, FlushDone, FlushJob, Partition, PartitionConfig, Seats, Stopped};
 use tokio::sync::watch;
 
-use super::handle::{LogsHandle, Open, Shared};
+use super::handle::{LogsHandle, Open, Shared, Urgent};
 use super::slot::{Slot, want};
 use super::trouble::broken_finding;
 use super::waiters::{Until, answer};
 use super::{
-    Append, CLOSE_PATIENCE, Command, DEADLINE_CHECK_MS, DRAIN_MAX, FLUSHES_MAX, IDLE_MS, LogsConfig, LogsError,
+    Append, CLOSE_PATIENCE, Command, DEADLINE_CHECK_MS, DRAIN_MAX, DRAIN_MS_MAX, FLUSHES_MAX, IDLE_MS, LogsConfig, LogsError,
     RETENTION_MS, Reply, SPACE_CHECK_MS, Start, TICK_MS,
 };
 use crate::node::Acks;
 use crate::node::findings::Findings;
 use crate::node::time;
-use crate::shell::outbox::{Outbox, Ticker};
+use crate::shell::outbox::{LATE_MS, Outbox, Ticker};
+use crate::shell::peers::GroupFrame;
 use crate::shell::thread::spawn_owner;
+
+/// Commands between two looks at the clock.
+const CLOCK_EVERY: usize = 8;
 
 type Job = (TopicPartition, FlushJob);
 
@@ -36,6 +41,9 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         spawn_owner("log-flush", move || flush_loop(&inbox, &done))?;
     }
     let open = Arc::new(Open::default());
+    let (urgent, urgent_inbox) = mpsc::channel();
+    let is_told = Arc::new(AtomicBool::new(false));
+    let urgent = Urgent { frames: urgent, is_told: Arc::clone(&is_told) };
     let now = time::now();
     let owner = Owner {
         disk: start.disk,
@@ -57,13 +65,15 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         dirty_since: None,
         stopped: None,
         full: false,
+        urgent: urgent_inbox,
+        is_told,
         ticker: Ticker::new(TICK_MS, now),
         checked_deadlines: now,
         checked_space: Tick(0),
         checked_retention: now,
     };
     spawn_owner("log-owner", move || owner.run(&inbox))?;
-    Ok(LogsHandle::new(commands, open))
+    Ok(LogsHandle::new(commands, urgent, open))
 }
 
 fn flush_loop(inbox: &Mutex<mpsc::Receiver<Job>>, done: &mpsc::Sender<Command>) {
@@ -105,6 +115,9 @@ pub(super) struct Owner {
     /// Set by a failed fsync: this disk takes no write any more.
     pub(super) stopped: Option<Stopped>,
     pub(super) full: bool,
+    /// Votes, heartbeats and answers of other replicas.
+    urgent: mpsc::Receiver<GroupFrame>,
+    is_told: Arc<AtomicBool>,
     pub(super) ticker: Ticker,
     checked_deadlines: Tick,
     pub(super) checked_space: Tick,
@@ -119,6 +132,8 @@ impl Owner {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            let (begun, late_ms) = (time::now(), self.ticker.late_ms(time::now()));
+            self.hear();
             let mut taken = 0;
             while let Some(command) = next {
                 match command {
@@ -127,8 +142,11 @@ impl Owner {
                     command => self.handle(command),
                 }
                 taken += 1;
-                next = if taken < DRAIN_MAX { inbox.try_recv().ok() } else { None };
+                let is_time_up = taken % CLOCK_EVERY == 0 && time::now().since(begun) >= DRAIN_MS_MAX;
+                next = if taken < DRAIN_MAX && !is_time_up { inbox.try_recv().ok() } else { None };
             }
+            // What was said while this thread was busy is heard before anybody is missed.
+            self.hear();
             self.tick_groups();
             self.timers();
             // Taking a flush may leave something to send, and what was sent before may want a flush.
@@ -142,6 +160,18 @@ impl Owner {
             if std::mem::take(&mut self.leadership_changed) {
                 self.open.changes.send_modify(|count| *count += 1);
             }
+            let busy_ms = time::now().since(begun);
+            if busy_ms >= LATE_MS || late_ms >= LATE_MS {
+                tracing::warn!(busy_ms, late_ms, commands = taken, "the log's thread was slow: leaderships may have moved");
+            }
+        }
+    }
+
+    /// Takes what is urgent.
+    fn hear(&mut self) {
+        self.is_told.store(false, Ordering::Release);
+        while let Ok(frame) = self.urgent.try_recv() {
+            self.message(frame);
         }
     }
 
@@ -181,6 +211,7 @@ impl Owner {
             }
             Command::Delete { partition, reply } => self.delete(partition, reply),
             Command::Message(frame) => self.message(frame),
+            Command::Wake => {}
             Command::Link(node, is_connected) => self.link(node, is_connected),
             Command::Transfer(partition, to) => {
                 if let Some(slot) = self.partitions.get_mut(&partition) {
@@ -189,6 +220,9 @@ impl Owner {
                     }
                     self.touch(partition);
                 }
+            }
+            Command::SetMembers { partition, voters, learners, reply } => {
+                answer(reply, self.set_members(partition, &voters, &learners));
             }
             Command::Status { partition, reply } => answer(reply, self.status(partition)),
             Command::Flushed(partition, result) => self.flushed(partition, result),
@@ -219,7 +253,7 @@ impl Owner {
             &dir,
             config,
             self.config.node,
-            seats.clone(),
+            seats,
             Arc::clone(&self.disk),
             log::HardStates::clone(&self.hard),
             now,
@@ -239,7 +273,7 @@ impl Owner {
         for finding in &recovery.findings {
             tracing::warn!(%partition, "{finding}");
         }
-        let slot = Slot::new(opened, &seats, is_preferred);
+        let slot = Slot::new(opened, is_preferred);
         slot.leadership.send_replace(slot.lead(self.config.node));
         let (reader, committed) = (slot.partition.reader(), slot.committed.subscribe());
         let leadership = slot.leadership.subscribe();

@@ -62,7 +62,7 @@ impl Owner {
         }
         let now = time::now();
         let mut touched = Vec::new();
-        for (id, slot) in self.partitions.iter_mut().filter(|(_, slot)| slot.voters.contains(&node)) {
+        for (id, slot) in self.partitions.iter_mut().filter(|(_, slot)| slot.voters().contains(&node)) {
             slot.partition.report_unreachable(node);
             if slot.partition.leader() == Some(node) {
                 slot.partition.hint_leader_gone(now);
@@ -160,11 +160,25 @@ impl Owner {
         let log::AppendError::NotLeader { leader: None } = error else { return error.into() };
         let Some(slot) = self.partitions.get(&id) else { return error.into() };
         let absent = |node: &&NodeId| **node != self.config.node && !self.connected.contains(node);
-        let missing: Vec<NodeId> = slot.voters.iter().filter(absent).copied().collect();
-        if missing.len() > slot.voters.len().saturating_sub(1) / 2 {
+        let missing: Vec<NodeId> = slot.voters().iter().filter(absent).copied().collect();
+        if missing.len() > slot.voters().len().saturating_sub(1) / 2 {
             return LogsError::NotEnoughReplicas { partition: id, missing };
         }
         error.into()
+    }
+
+    /// Asks the group to have other members. Done when its status says so.
+    pub(super) fn set_members(
+        &mut self,
+        id: TopicPartition,
+        voters: &[NodeId],
+        learners: &[NodeId],
+    ) -> Result<(), LogsError> {
+        let missing = self.missing(id);
+        let slot = self.partitions.get_mut(&id).ok_or(missing)?;
+        let proposed = slot.partition.propose_membership(voters, learners);
+        self.touch(id);
+        proposed.map_err(|error| LogsError::Members { partition: id, reason: error.to_string() })
     }
 
     pub(super) fn status(&self, id: TopicPartition) -> Result<ReplicaStatus, LogsError> {
@@ -174,7 +188,7 @@ impl Owner {
             role: slot.partition.role(),
             term,
             leader,
-            voters: slot.voters.clone(),
+            voters: slot.voters().to_vec(),
             start: slot.partition.start(),
             committed: slot.partition.committed(),
             end: slot.partition.end(),

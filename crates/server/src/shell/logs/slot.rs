@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use base::{NodeId, Offset, Tick, TopicPartition};
-use log::{AppendError, Partition, Role, Seats};
+use log::{AppendError, Partition, Role};
 use tokio::sync::watch;
 
 use super::waiters::Waiters;
@@ -14,8 +14,6 @@ pub(super) struct Slot {
     pub waiters: Waiters,
     pub committed: watch::Sender<Offset>,
     pub leadership: watch::Sender<Leadership>,
-    /// The nodes that decide. One: this node alone.
-    pub voters: Vec<NodeId>,
     /// Campaigns left to the preferred leader of a new partition.
     pub eager: u8,
     /// Something was written since the last flush job was taken.
@@ -28,13 +26,12 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub fn new(partition: Partition, seats: &Seats, is_preferred: bool) -> Self {
+    pub fn new(partition: Partition, is_preferred: bool) -> Self {
         let is_new = partition.term().0 == 0;
         Self {
             committed: watch::channel(partition.committed()).0,
             leadership: watch::channel(Leadership::default()).0,
             waiters: Waiters::default(),
-            voters: seats.voters.clone(),
             eager: if is_preferred && is_new { EAGER_CAMPAIGNS } else { 0 },
             partition,
             // Opening may have written (a torn tail cut, a new term): the next flush makes it durable.
@@ -45,9 +42,15 @@ impl Slot {
         }
     }
 
-    /// Nobody else decides with this node.
+    /// The nodes that decide, as the partition's own log has it.
+    pub fn voters(&self) -> &[NodeId] {
+        &self.partition.members().voters
+    }
+
+    /// Nobody else decides with this node, and nobody follows.
     pub fn is_sole(&self, node: NodeId) -> bool {
-        self.voters == [node]
+        let members = self.partition.members();
+        members.voters == [node] && members.outgoing.is_empty() && members.learners.is_empty()
     }
 
     /// Who leads now. A sole voter leads whenever it can write.

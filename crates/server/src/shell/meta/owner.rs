@@ -21,7 +21,7 @@ use super::{
 };
 use crate::node::findings::{Finding, Findings, Severity};
 use crate::node::time;
-use crate::shell::outbox::{CONTROL, Outbox, Ticker, post};
+use crate::shell::outbox::{CONTROL, LATE_MS, Outbox, Ticker, post};
 use crate::shell::peers::GroupFrame;
 use crate::shell::thread::spawn_owner;
 
@@ -131,6 +131,7 @@ impl Owner {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            let (begun, late_ms) = (time::now(), self.ticker.late_ms(time::now()));
             let mut taken = 0;
             while let Some(input) = next {
                 if let Input::Close(done) = input {
@@ -144,6 +145,10 @@ impl Owner {
             }
             self.tick();
             self.turn();
+            let busy_ms = time::now().since(begun);
+            if busy_ms >= LATE_MS || late_ms >= LATE_MS {
+                tracing::warn!(busy_ms, late_ms, inputs = taken, "metadata: the thread was slow");
+            }
         }
     }
 

@@ -350,6 +350,49 @@ fn a_topic_may_ask_for_more_copies_than_a_majority() {
     produce_somehow(&cluster, "t", "again by all three");
 }
 
+#[test]
+fn copies_are_moved_to_another_node_while_records_come_in() {
+    let cluster = Cluster::start(4);
+    assert_eq!(create(&mut connect(&cluster, 1), "t", -1, -1, &[&[1, 2, 3]]).0, 0);
+    let place = place(&cluster, 1, "t", 0);
+    let mut sent = 0;
+    let mut send = |count: i64| {
+        for _ in 0..count {
+            produce_somehow(&cluster, "t", &format!("number {sent}"));
+            sent += 1;
+        }
+        sent
+    };
+    send(5);
+    let target = vec![base::NodeId(4), base::NodeId(2), base::NodeId(3)];
+    let command = control::Command::SetReplicas { id: place.topic, partition: place.partition, target: target.clone() };
+    cluster.run(1, cluster.node(1).propose(command)).unwrap();
+    let sent = send(10);
+    cluster.until("the copies are where they shall be", |cluster| {
+        let state = cluster.node(4).state();
+        state.replicas(place) == target && state.topics[&place.topic].targets.is_empty()
+    });
+    let leader = cluster.leader(place);
+    assert_ne!(leader, 1, "who has no vote does not lead");
+    cluster.until("the new copy has everything", |cluster| {
+        cluster.node(4).reader(place).is_some_and(|reader| reader.committed() >= Offset(sent))
+    });
+    let (mut wire, mut there) = (connect(&cluster, leader), Vec::new());
+    while i64::try_from(there.len()).unwrap() < sent {
+        // A fetch ends where a leadership ended.
+        let from = Offset(i64::try_from(there.len()).unwrap());
+        let fetched = wire.fetch("t", 0, from, 1 << 20, 1_000).unwrap();
+        assert!(!fetched.batches.is_empty(), "nothing at {from} of {sent}");
+        there.extend(values(&fetched.batches));
+    }
+    for number in 0..sent {
+        assert!(there.contains(&format!("number {number}")), "number {number} is lost");
+    }
+    let told = metadata(&mut connect(&cluster, 2), "t");
+    let replicas: Vec<i32> = told.topics[0].partitions[0].replica_nodes.iter().map(|node| node.0).collect();
+    assert_eq!(replicas, [4, 2, 3]);
+}
+
 fn find_coordinator(wire: &mut Connection) -> (i16, i32) {
     let request = msg::FindCoordinatorRequest::default().with_key(StrBytes::from_static_str("g"));
     let answer: msg::FindCoordinatorResponse = wire.call(msg::ApiKey::FindCoordinator, 3, &request).unwrap();
