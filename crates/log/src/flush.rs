@@ -28,7 +28,7 @@ pub struct FlushJob {
     pub(crate) files: Vec<Arc<dyn DiskFile>>,
     pub(crate) names: bool,
     pub(crate) members: Option<Roster>,
-    pub(crate) cut: Option<CutJob>,
+    pub(crate) cut: Option<Box<CutJob>>,
     pub(crate) mark_file: Arc<dyn DiskFile>,
     pub(crate) mark: Mark,
     pub(crate) mark_slot: Slot,
@@ -54,7 +54,7 @@ pub struct FlushDone {
     pub(crate) ready: u64,
     /// False if there was no room for the members: nothing of the job counts as durable.
     pub(crate) members_written: bool,
-    pub(crate) cut: Option<CutDone>,
+    pub(crate) cut: Option<Box<CutDone>>,
     /// False if there was no room: what depends on it has to wait.
     pub(crate) mark_written: bool,
     pub(crate) mark_synced: bool,
@@ -90,7 +90,7 @@ impl FlushJob {
         if let Some(cut) = self.cut.take() {
             let (disk, mark_file) = (self.disk.as_ref(), self.mark_file.as_ref());
             let done = cut.run(&Ground { disk, dir: &self.dir, mark_file, slot: self.mark_slot })?;
-            return Ok(self.done(true, done));
+            return Ok(self.done(true, done.map(Box::new)));
         }
         let mark_written = unless_full(self.mark.write(self.mark_file.as_ref(), self.mark_slot))?;
         let side_files_written = self.write_side_files()?;
@@ -114,7 +114,7 @@ impl FlushJob {
     }
 
     /// What was done if the mark was not.
-    fn done(&self, members_written: bool, cut: Option<CutDone>) -> FlushDone {
+    fn done(&self, members_written: bool, cut: Option<Box<CutDone>>) -> FlushDone {
         FlushDone {
             ready: self.ready,
             members_written,

@@ -157,7 +157,7 @@ impl Partition {
         Self::begin(id, config, node, &dir, disk, hard, roster, voted, recovered, now)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the second half of open")]
+    #[expect(clippy::too_many_arguments, clippy::too_many_lines, reason = "the second half of open: a list of fields")]
     fn begin(
         id: TopicPartition,
         config: PartitionConfig,
@@ -205,11 +205,9 @@ impl Partition {
             checkpoint_due: !unindexed.is_empty(),
             unindexed,
         };
-        let unusable = |error: String| OpenError::Group(error);
-        let pending = storage.undecided().map_err(|error| unusable(format!("{error:?}")))?;
         let group =
             GroupConfig { uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX, ..GroupConfig::standard(node, seed(id)) };
-        let group = Group::open(group, storage).map_err(|error| unusable(error.to_string()))?;
+        let group = Group::open(group, storage).map_err(|error| OpenError::Group(error.to_string()))?;
         let partition = Self {
             id,
             node,
@@ -220,7 +218,7 @@ impl Partition {
             producers: recovered.producers,
             producers_from: recovered.producers_from,
             producers_expired: now.tick,
-            pending,
+            pending: recovered.undecided,
             stalled: None,
             cutting: None,
             installed: None,

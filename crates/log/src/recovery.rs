@@ -45,6 +45,8 @@ pub(crate) struct Recovered {
     pub mark_in_doubt: bool,
     /// Where the last entry known to be committed ends.
     pub commit: Place,
+    /// The entries after it, and the offset after each.
+    pub undecided: VecDeque<(LogIndex, Offset)>,
     pub producers: Producers,
     /// Batches below are in `producers` already, whether they are in the log yet or not.
     pub producers_from: Offset,
@@ -168,6 +170,15 @@ pub(crate) fn read_snapshot(disk: &dyn Disk, dir: &str, place: SnapshotPlace) ->
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
     let read = file.read_at(0, &mut bytes)?;
     Ok(Producers::decode(&bytes[..read]).filter(|(_, found)| *found == place).map(|(producers, _)| producers))
+}
+
+fn open_error(file: &LogFile, error: ScanError) -> OpenError {
+    match error {
+        ScanError::Disk(error) => error.into(),
+        ScanError::Bad { position, error } => {
+            OpenError::Corrupt { path: file.path(), position, reason: error.to_string() }
+        }
+    }
 }
 
 fn disk_open_or_create(disk: &dyn Disk, dir: &str) -> Result<Arc<dyn DiskFile>, DiskError> {
@@ -401,6 +412,7 @@ impl<'a> Walk<'a> {
         let tidied = self.tidy(names, mark_file.as_ref())?;
         let last_index = LogIndex(self.end.index.0 - 1);
         let commit = self.commit()?;
+        let undecided = self.undecided(commit)?;
         let known = self.mark.unwrap_or(Mark::NEW);
         let behind = |file: &&Arc<LogFile>| self.mark.is_none() || file.next_index().0 > self.flushed.0 + 1;
         let unsynced: Vec<_> = self.files.iter().filter(behind).chain(self.cut.iter().map(|(file, _)| file)).collect();
@@ -440,6 +452,7 @@ impl<'a> Walk<'a> {
         Ok(Recovered {
             snapshots: snapshots.collect(),
             commit,
+            undecided,
             producers_from: self.producers_from,
             files: self.files,
             unindexed: self.unindexed,
@@ -456,7 +469,7 @@ impl<'a> Walk<'a> {
 
     /// Where the last entry ends that is known to be committed: for a sole voter what is durable is decided, up to
     /// an entry that may give others a vote; for the others it is what the mark says.
-    fn commit(&self) -> Result<Place, DiskError> {
+    fn commit(&self) -> Result<Place, OpenError> {
         let last = LogIndex(self.end.index.0 - 1);
         let known = self.mark.unwrap_or(Mark::NEW);
         let decided = match self.asker.roster.undecided().filter(|undecided| *undecided <= last) {
@@ -471,14 +484,19 @@ impl<'a> Walk<'a> {
             return Ok(Place { offset: known.committed_offset, index: decided.next() });
         }
         let file = self.files.iter().rfind(|file| file.name.base_index <= decided);
-        let place = file.map(|file| file.place_after(decided)).transpose();
-        match place {
-            Ok(place) => Ok(place.unwrap_or(Place { offset: known.committed_offset, index: decided.next() })),
-            Err(ScanError::Disk(error)) => Err(error),
-            Err(ScanError::Bad { position, error }) => {
-                Err(DiskError::Io { path: self.dir.to_string(), cause: format!("byte {position}: {error}") })
-            }
+        let Some(file) = file else { return Ok(Place { offset: known.committed_offset, index: decided.next() }) };
+        file.place_after(decided).map_err(|error| open_error(file, error))
+    }
+
+    /// The entries after `commit`, and the offset after each.
+    fn undecided(&self, commit: Place) -> Result<VecDeque<(LogIndex, Offset)>, OpenError> {
+        let mut undecided = VecDeque::new();
+        for file in self.files.iter().filter(|file| file.next_index() > commit.index) {
+            let from = commit.index.max(file.name.base_index);
+            let walked = file.walk(from, |place| undecided.push_back((LogIndex(place.index.0 - 1), place.offset)));
+            walked.map_err(|error| open_error(file, error))?;
         }
+        Ok(undecided)
     }
 
     /// A log that ends before what was durable is damage. Without a mark the snapshots bear witness.

@@ -16,7 +16,7 @@ use crate::PartitionConfig;
 use crate::cut::StartPlace;
 use crate::file::{FileName, LogFile};
 use crate::frame::{Frame, Note, NoteKind, Place};
-use crate::limits::SCAN_BYTES;
+use crate::limits::{CATCH_UP_BYTES, SCAN_BYTES};
 use crate::producers::SnapshotPlace;
 use crate::reader::Shared;
 use crate::recovery::read_snapshot;
@@ -240,17 +240,6 @@ impl LogStorage {
         self.snapshots.iter().rfind(|place| place.last_index < self.commit.index).copied()
     }
 
-    /// Where the entries after `commit` end.
-    pub fn undecided(&self) -> Result<VecDeque<(LogIndex, Offset)>, ScanError> {
-        let mut places = VecDeque::new();
-        for file in self.files.iter().filter(|file| file.next_index() > self.commit.index) {
-            file.walk(self.commit.index.max(file.name.base_index), |place| {
-                places.push_back((LogIndex(place.index.0 - 1), place.offset));
-            })?;
-        }
-        Ok(places)
-    }
-
     /// Takes back what lies behind a cut. The files were cut and removed.
     pub fn cut(&mut self, place: Place, shortened: Option<Arc<LogFile>>) {
         while self.files.pop_back_if(|file| file.name.base_index >= place.index).is_some() {}
@@ -369,7 +358,7 @@ impl Storage for LogStorage {
         if to > self.end.index || from >= to {
             return Err(StorageError::Unavailable);
         }
-        self.read_entries(from, to, bytes_max).map_err(|error| match error {
+        self.read_entries(from, to, bytes_max.min(CATCH_UP_BYTES)).map_err(|error| match error {
             ScanError::Disk(error) => StorageError::Corrupt(error.to_string()),
             ScanError::Bad { position, error } => StorageError::Corrupt(format!("byte {position}: {error}")),
         })

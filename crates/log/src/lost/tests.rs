@@ -57,7 +57,7 @@ fn what_was_acknowledged_is_known_by_range() {
     assert_eq!(told(&acked), [Unknown, No, No, No, No, No, No, Yes, No]);
     acked.forget_from(Offset(4));
     assert_eq!(told(&acked), [No; 9]);
-    for at in 0..2 * ACKED_RANGES_MAX as i64 {
+    for at in 0..2 * i64::try_from(ACKED_RANGES_MAX).unwrap() {
         acked.note(Offset(2 * at), Offset(2 * at + 1));
     }
     assert_eq!(acked.ranges.len(), ACKED_RANGES_MAX);

@@ -104,7 +104,7 @@ impl Partition {
             self.persisted = self.persisted.max(done.ready);
         }
         if let Some(cut) = done.cut {
-            self.cut_done(cut);
+            self.cut_done(*cut);
         }
         // Full is tried again at the next flush.
         let _stopped_is_seen_below = self.pump();
@@ -273,7 +273,7 @@ impl Partition {
             files,
             names: std::mem::take(&mut storage.new_names),
             members,
-            cut: Some(cut),
+            cut: Some(Box::new(cut)),
             mark_file: Arc::clone(&self.mark_file),
             mark,
             mark_slot: self.mark_slot,

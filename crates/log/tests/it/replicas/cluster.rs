@@ -42,7 +42,7 @@ struct Out {
 }
 
 enum Work {
-    Job(FlushJob),
+    Job(Box<FlushJob>),
     Done(Result<FlushDone, DiskError>),
 }
 
@@ -230,7 +230,7 @@ impl Cluster {
             && let Some(job) = partition.flush_job()
         {
             replica.durable = replica.durable.min(partition.end());
-            replica.job = Some(Out { due: now + hold, end: partition.end(), work: Work::Job(job) });
+            replica.job = Some(Out { due: now + hold, end: partition.end(), work: Work::Job(Box::new(job)) });
         }
         let messages = partition.take_messages();
         if partition.stopped().is_some() || replica.disk.is_dead() {

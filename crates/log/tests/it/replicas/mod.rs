@@ -484,7 +484,7 @@ impl World {
         for bytes in self.committed.values() {
             let header = base::batch::BatchHeader::check(bytes).unwrap();
             if header.producer_id != ProducerId::NONE {
-                found[header.producer_id.0 as usize].extend(values_of(bytes));
+                found[usize::try_from(header.producer_id.0).unwrap()].extend(values_of(bytes));
             }
         }
         for (producer, found) in self.producers.iter().zip(found) {
