@@ -443,6 +443,11 @@ fn groups_move_to_another_coordinator_with_what_they_have_committed() {
     for round in 1..=3 {
         let first = coordinator(&cluster);
         for other in cluster.ids().into_iter().filter(|id| *id != first) {
+            // A node that has just begun may not have heard who coordinates.
+            cluster.until("every node knows who coordinates", |cluster| {
+                let answer = committed(&mut connect(cluster, other));
+                answer.map_err(|code| ErrorCode::of(code).unwrap()) != Err(ErrorCode::CoordinatorNotAvailable)
+            });
             let mut wire = connect(&cluster, other);
             let refused = committed(&mut wire).map_err(|code| ErrorCode::of(code).unwrap());
             assert_eq!(refused, Err(ErrorCode::NotCoordinator), "node {other}");
