@@ -383,7 +383,7 @@ fn live(batch: &RecordBatch) {
     for from in (0..batch.num_rows()).step_by(chunk) {
         let piece = batch.slice(from, chunk.min(batch.num_rows() - from));
         let to = from + piece.num_rows();
-        table.push(PartitionIndex(0), Offset(from as i64)..Offset(to as i64), &piece).unwrap();
+        table.push(PartitionIndex(0), Offset(from as i64)..Offset(to as i64), &piece, &[]).unwrap();
     }
     let took = ms(start);
     println!(
