@@ -180,50 +180,52 @@ impl Cluster {
         self.connect(id, ASK_PATIENCE)?.view(topic).map_err(|error| error.to_string())
     }
 
-    /// The leader of a partition: what most running nodes say.
+    /// The leader of a partition: who is named under the newest epoch, runs, and says so itself.
     pub fn await_leader(&self, topic: &str, partition: i32, patience: Duration) -> Result<u32, Failure> {
-        self.await_agreed(
-            &format!("leader of {topic}-{partition}"),
-            patience,
-            |view| view.partitions.get(&partition).and_then(|partition| partition.leader),
-            Some(topic),
-        )
+        let picked = |view: &ClusterView| {
+            let partition = view.partitions.get(&partition)?;
+            Some((partition.epoch, u32::try_from(partition.leader?).ok()?))
+        };
+        self.await_views(&format!("leader of {topic}-{partition}"), patience, Some(topic), |views| {
+            let named = views.iter().filter_map(|(_, view)| picked(view));
+            let (epoch, leader) = named.max_by_key(|(epoch, _)| *epoch)?;
+            let own = views.iter().find(|(id, _)| *id == leader).and_then(|(_, view)| picked(view));
+            (own == Some((epoch, leader))).then_some(leader)
+        })
     }
 
-    /// The active master: what most running nodes say.
+    /// The active master: whom most running nodes name, if it runs.
     pub fn await_master(&self, patience: Duration) -> Result<u32, Failure> {
-        self.await_agreed("active master", patience, |view| view.controller, None)
+        self.await_views("active master", patience, None, |views| {
+            let running = self.running();
+            let mut said: BTreeMap<u32, usize> = BTreeMap::new();
+            for master in views.iter().filter_map(|(_, view)| u32::try_from(view.controller?).ok()) {
+                *said.entry(master).or_default() += 1;
+            }
+            let agreed = said.into_iter().find(|(_, votes)| 2 * votes > running.len());
+            agreed.map(|(id, _)| id).filter(|id| running.contains(id))
+        })
     }
 
-    fn await_agreed(
+    /// Asks every running node again and again until `judge` makes something of what they say.
+    fn await_views(
         &self,
         what: &str,
         patience: Duration,
-        pick: impl Fn(&ClusterView) -> Option<i32>,
         topic: Option<&str>,
+        judge: impl Fn(&[(u32, ClusterView)]) -> Option<u32>,
     ) -> Result<u32, Failure> {
         let begun = Instant::now();
         loop {
-            let running = self.running();
-            let mut said: BTreeMap<i32, usize> = BTreeMap::new();
-            let views: Vec<_> = running.iter().map(|id| (*id, self.view_of(*id, topic))).collect();
-            for picked in views.iter().filter_map(|(_, view)| view.as_ref().ok().and_then(&pick)) {
-                *said.entry(picked).or_default() += 1;
-            }
-            let agreed = said.into_iter().find(|(_, votes)| 2 * votes > running.len());
-            let alive = agreed.and_then(|(id, _)| u32::try_from(id).ok()).filter(|id| running.contains(id));
-            if let Some(id) = alive {
+            let asked: Vec<_> = self.running().into_iter().map(|id| (id, self.view_of(id, topic))).collect();
+            let views: Vec<_> =
+                asked.iter().filter_map(|(id, view)| Some((*id, view.as_ref().ok()?.clone()))).collect();
+            if let Some(id) = judge(&views) {
                 return Ok(id);
             }
             if begun.elapsed() > patience {
-                let seen: Vec<String> = views
-                    .iter()
-                    .map(|(id, view)| match view {
-                        Ok(view) => format!("node {id} says {:?}", pick(view)),
-                        Err(failure) => format!("node {id}: {failure}"),
-                    })
-                    .collect();
-                return Err(format!("no {what} within {} ms: {}", patience.as_millis(), seen.join("; ")));
+                let said: Vec<String> = asked.iter().map(|(id, view)| format!("node {id} says {view:?}")).collect();
+                return Err(format!("no {what} within {} ms: {}", patience.as_millis(), said.join("; ")));
             }
             std::thread::sleep(ASK_PAUSE);
         }

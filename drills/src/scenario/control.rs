@@ -72,6 +72,62 @@ pub fn master_killed(stage: &Stage) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
+/// Runs the binary's own `haadmin` against one node; what it printed, or what it said as it failed.
+fn haadmin(trial: &Trial<'_>, at: u32, arguments: &[&str]) -> Result<Result<String, String>, Failure> {
+    let url = format!("http://{}", trial.cluster.node(at)?.http);
+    let mut command = std::process::Command::new(&trial.stage.binary);
+    command.arg("haadmin").args(arguments).env("SEAWALL_URL", &url);
+    let output = command.output().map_err(|error| format!("haadmin {arguments:?}: {error}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    Ok(if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) })
+}
+
+/// The nodes that call themselves active, as haadmin prints it.
+fn active(trial: &Trial<'_>, at: u32) -> Result<Vec<u32>, Failure> {
+    let mut active = Vec::new();
+    for id in trial.cluster.ids() {
+        if haadmin(trial, at, &["-getState", &id.to_string()])? == Ok("active".to_owned()) {
+            active.push(id);
+        }
+    }
+    Ok(active)
+}
+
+pub fn haadmin_verbs(stage: &Stage) -> Result<Outcome, Failure> {
+    let mut trial = Trial::start(stage, &Setup::three(Acks::All).with_table())?;
+    trial.flow(BEFORE)?;
+    let master = trial.master()?;
+    let others = trial.cluster.others(master);
+    let (asked, next) = (others[0], others[others.len() - 1]);
+    let found = active(&trial, asked)?;
+    trial.promise(found == [master], || format!("-getState calls {found:?} active, clients are told node {master}"));
+    let at = trial.fault(&format!("haadmin -transitionToActive {next}"));
+    let done = haadmin(&trial, asked, &["-transitionToActive", &next.to_string()])?;
+    trial.promise(done.is_ok(), || format!("-transitionToActive {next}: {done:?}"));
+    let written = metadata_write(&mut trial, "after-the-transition", &[asked], at)?;
+    trial.promise(written <= STALL_MAX, || format!("no metadata write for {} ms", written.as_millis()));
+    let found = active(&trial, asked)?;
+    trial.promise(found == [next], || format!("after -transitionToActive {next} active are {found:?}"));
+    trial.fault(&format!("haadmin -transitionToBackup {next}"));
+    let done = haadmin(&trial, asked, &["-transitionToBackup", &next.to_string()])?;
+    trial.promise(done.is_ok(), || format!("-transitionToBackup {next}: {done:?}"));
+    std::thread::sleep(Duration::from_millis(500));
+    let found = active(&trial, asked)?;
+    trial.promise(found.len() == 1 && found != [next], || {
+        format!("after -transitionToBackup {next} active are {found:?}")
+    });
+    let folder = trial.cluster.node(asked)?.data_dir().display().to_string();
+    let refused = haadmin(&trial, asked, &["-formatHA", "--data-dir", &folder])?;
+    trial.promise(refused.is_err(), || "-formatHA was done on a node that runs".to_owned());
+    trial.flow(AFTER)?;
+    trial.finish(|trial, evidence| {
+        nothing_missing(trial, evidence);
+        write_gap_at_most(trial, evidence.write_gap, NO_STALL);
+        let refused = evidence.asked.as_ref().map_or(0, |asked| asked.refused);
+        trial.promise(refused == 0, || format!("{refused} queries were answered with an error"));
+    })
+}
+
 /// Every node answers on both ports, and its health is not green: it says what it waits for.
 pub fn ports_say_why(trial: &mut Trial<'_>, patience: Duration) {
     for id in trial.cluster.running() {

@@ -107,6 +107,12 @@ const CATALOGUE: &[Drill] = &[
         run: control::master_killed,
     },
     Drill {
+        name: "control-2",
+        what: "haadmin: -getState, -transitionToActive, -transitionToBackup, -formatHA",
+        promise: "the verbs do what they say; a transition fails no request; -formatHA refuses on a running node",
+        run: control::haadmin_verbs,
+    },
+    Drill {
         name: "control-3",
         what: "every node is cut from every other, then healed",
         promise: "ports answer and say why meanwhile; serving within 2 s of the heal",
