@@ -66,7 +66,7 @@ impl GroupConfig {
             uncommitted_bytes_max: 64 << 20,
             // With the size of a message this bounds what a follower that comes back makes a leader read at once:
             // while it reads it neither acknowledges nor sends heartbeats.
-            inflight_messages_max: 32,
+            inflight_messages_max: 8,
             tick_ms: 25,
             lease_ms: 200,
         }

@@ -54,7 +54,7 @@ impl<S: Storage> Group<S> {
                 self.peers.heard(leader, heard);
             }
         }
-        self.credit(&slept.answered);
+        self.credit(now, &slept.answered);
         if self.fault().is_none() && self.node.raft.state == StateRole::Leader {
             self.node.raft.election_elapsed = 0;
             self.node.raft.ping();
@@ -62,7 +62,8 @@ impl<S: Storage> Group<S> {
     }
 
     /// Counts answered beats for the lease, without waking: who answered, and when the beat was sent.
-    pub fn credit(&mut self, answered: &[(NodeId, Tick)]) {
+    pub fn credit(&mut self, now: Tick, answered: &[(NodeId, Tick)]) {
+        self.advance(now);
         let recent_ms = u64::from(self.config.election_ticks) * self.config.tick_ms;
         if self.node.raft.state != StateRole::Leader {
             return;

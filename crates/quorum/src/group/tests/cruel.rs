@@ -18,7 +18,7 @@ use crate::{GroupKey, Liveness};
 
 /// Seeds that once failed, one a line, with what they found.
 const KEPT_SEEDS: &str = include_str!("../testdata/seeds.txt");
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 200;
 const FAULTS_MS: u64 = 5_000;
 const HEALED_MS: u64 = 5_000;
 const NODES_MAX: u32 = 6;
@@ -227,7 +227,7 @@ impl World {
             }
             Event::Propose => {
                 self.propose();
-                let rest = self.sleepy && self.random.chance(60);
+                let rest = self.sleepy && !self.healed && self.random.chance(60);
                 let next = 1 + self.random.below(if rest { 2_500 } else { 40 });
                 self.push(next, Event::Propose);
             }
@@ -509,7 +509,7 @@ impl World {
     fn credit_all(&mut self) {
         for node in self.nodes.values_mut() {
             if let (Some(slept), Some(group)) = (node.liveness.slept(KEY), &mut node.group) {
-                group.credit(&slept.answered);
+                group.credit(Tick(self.now + node.offset), &slept.answered);
             }
         }
     }
@@ -544,6 +544,7 @@ impl World {
         self.healed = true;
         self.cuts.clear();
         (self.drop_percent, self.delay_ms_max) = (0, 5);
+        self.push(1_000, Event::Propose);
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
             let node = self.nodes.get_mut(&id).unwrap();
             (node.paused_until, node.slow_disk) = (0, false);
@@ -637,8 +638,8 @@ fn play(seed: u64, trace: bool) -> Played {
     let mut whole_after = None;
     for ms in (0..HEALED_MS).step_by(100) {
         world.run_until(1_000 + FAULTS_MS + ms);
-        whole_after = whole_after.or(world.is_whole().then_some(ms));
         world.credit_all();
+        whole_after = whole_after.or(world.is_whole().then_some(ms));
         if whole_after.is_some() && world.facts.committed.len() > committed {
             break;
         }
