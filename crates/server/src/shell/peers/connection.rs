@@ -24,7 +24,7 @@ const OWN_STALL: Duration = Duration::from_millis(100);
 /// About so much is written at once.
 const WRITE_BYTES: usize = 256 << 10;
 /// How long a connection that took another one's place may be on its way.
-const SUCCESSOR: Duration = Duration::from_millis(200);
+const SUCCESSOR: Duration = Duration::from_millis(500);
 /// How long a farewell may take.
 const PARTING: Duration = Duration::from_millis(100);
 /// The least a received frame counts, so that many small ones are bounded too.

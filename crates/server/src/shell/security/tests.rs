@@ -79,7 +79,7 @@ async fn nodes_join_with_a_token_and_are_linked() {
     works(&two, 1, &one.seen).await;
     let large = bytes::Bytes::from(vec![3; 5 << 20]);
     let answer = one.peers.call(NodeId(2), 1, large.clone(), Duration::from_secs(20)).await;
-    assert_eq!(answer, Ok(large));
+    assert_eq!(answer.map(|body| body == large), Ok(true));
 
     let again = join(&folder.at("2"), &address, &token, NodeId(2)).await.expect_err("there is one");
     assert!(matches!(again, SecurityError::Exists(_)), "{again}");

@@ -50,8 +50,9 @@ async fn calls_are_answered_refused_lost_or_late() {
     let nodes = nodes(2).await;
     let (one, two) = (&nodes[0].peers, NodeId(2));
     assert_eq!(one.call(two, 1, Bytes::from_static(b"echo"), PATIENCE).await, Ok(Bytes::from_static(b"echo")));
-    let large = Bytes::from(vec![3; 20 << 20]);
-    assert_eq!(one.call(two, 1, large.clone(), PATIENCE).await, Ok(large), "with the bulk lane");
+    let large = Bytes::from(vec![3; 4 << 20]);
+    let echo = one.call(two, 1, large.clone(), PATIENCE).await;
+    assert_eq!(echo.map(|body| body == large), Ok(true), "with the bulk lane");
     assert_eq!(one.call(two, 3, Bytes::new(), PATIENCE).await.map(|body| body.len()), Ok(3 << 20));
     let refused = one.call(two, 2, Bytes::new(), PATIENCE).await;
     assert_eq!(refused, Err(CallError::Failed { node: two, reason: "node 1 may not".to_owned() }));
