@@ -23,6 +23,8 @@ pub const NOTE_BYTES_MAX: usize = 1 << 20;
 pub const SCAN_BYTES: usize = 1 << 20;
 /// Read at once for a follower that is behind: while the owner reads, it speaks with nobody.
 pub(crate) const CATCH_UP_BYTES: u64 = 64 << 10;
+/// Bytes of one read for it: what is wanted, and the way there from an entry of the sparse index.
+pub(crate) const CATCH_UP_READ_BYTES: usize = 96 << 10;
 /// Silent producers are looked for this often.
 pub(crate) const EXPIRY_MS: u64 = 60_000;
 /// Producer snapshots kept: the newest and one in case it is damaged.

@@ -16,7 +16,7 @@ use crate::PartitionConfig;
 use crate::cut::StartPlace;
 use crate::file::{FileName, LogFile};
 use crate::frame::{Frame, Note, NoteKind, Place};
-use crate::limits::{CATCH_UP_BYTES, SCAN_BYTES};
+use crate::limits::{CATCH_UP_BYTES, CATCH_UP_READ_BYTES};
 use crate::producers::SnapshotPlace;
 use crate::reader::Shared;
 use crate::recovery::read_snapshot;
@@ -307,7 +307,7 @@ impl LogStorage {
             let (position, at) = file.with_index(|index| index.position_of_index(relative))?;
             let mut index = file.name.base_index.plus(at);
             let handle = file.handle().map_err(ScanError::Disk)?;
-            let mut scanner = Scanner::new(handle.as_ref(), position, file.len_bytes(), SCAN_BYTES);
+            let mut scanner = Scanner::new(handle.as_ref(), position, file.len_bytes(), CATCH_UP_READ_BYTES);
             while let Some((_, frame, bytes)) = scanner.next()? {
                 if index >= to || (!entries.is_empty() && bytes.len() as u64 > bytes_left) {
                     return Ok(entries);

@@ -218,6 +218,8 @@ impl Cluster {
         drop(node);
         runtime.shutdown_timeout(Duration::from_secs(5));
         assert_eq!(alive.strong_count(), 0, "somebody still holds node {id}");
+        // Its threads end when they see that; a process that is killed has none.
+        std::thread::sleep(Duration::from_millis(300));
     }
 
     /// Waits for something, 20 seconds at most.
