@@ -56,6 +56,9 @@ pub struct Partition {
     installed: Option<LogIndex>,
     /// Readies that were written and are not known to be durable, oldest first.
     unpersisted: VecDeque<Unpersisted>,
+    /// The term this replica leads in, if all that its group has of it is written: then an append needs no more
+    /// than the place at the end, and what the group has to say of many appends is said at once.
+    led: Option<Term>,
     /// The last ready that was written, and the last that is durable.
     ready: u64,
     persisted: u64,
@@ -223,6 +226,7 @@ impl Partition {
             cutting: None,
             installed: None,
             unpersisted: VecDeque::new(),
+            led: None,
             ready: 0,
             persisted: 0,
             messages: Vec::new(),
@@ -345,6 +349,9 @@ impl Partition {
 
     /// Becomes leader, if it is not. A sole voter elects itself; its first entry starts a new file.
     fn lead(&mut self) -> Result<(), AppendError> {
+        if self.role() == Role::Leader && self.led == Some(self.term()) {
+            return Ok(());
+        }
         self.pump()?;
         if self.storage().files.is_empty() && std::mem::take(&mut self.mark_in_doubt) {
             self.settle_mark()?;
@@ -354,7 +361,11 @@ impl Partition {
             self.pump()?;
             self.check_group()?;
         }
-        if self.role() == Role::Leader { Ok(()) } else { Err(AppendError::NotLeader { leader: self.leader() }) }
+        if self.role() != Role::Leader {
+            return Err(AppendError::NotLeader { leader: self.leader() });
+        }
+        self.led = Some(self.term());
+        Ok(())
     }
 
     /// The process that created the mark may have died before it was durable; it must be before there is a

@@ -144,6 +144,8 @@ impl Partition {
         if self.lead().is_err() {
             return not_leader(self.leader().filter(|leader| *leader != self.node));
         }
+        // Its entry is written when the group hands it out.
+        self.led = None;
         self.group.propose_membership(voters, learners).map(|_| ())
     }
 
