@@ -144,10 +144,18 @@ impl Partition {
         let span = next.offset.0 - storage.end.offset.0;
         let written = storage.write(&bytes, term, span, now, &self.config);
         self.fit(written)?;
-        if let Err(error) = self.group.propose(bytes) {
-            let taken_back = self.group.storage_mut().take_back();
-            self.fit(taken_back)?;
-            return Err(self.refused(error));
+        let place = (term, LogIndex(next.index.0 - 1));
+        match self.group.propose(bytes) {
+            Ok(proposed) if proposed == place => {}
+            Ok(proposed) => {
+                // Our own fault. Entries that are not where the group takes them to be must not get further.
+                return Err(self.stop(format!("written as entry {place:?}, proposed as {proposed:?}")).into());
+            }
+            Err(error) => {
+                let taken_back = self.group.storage_mut().take_back();
+                self.fit(taken_back)?;
+                return Err(self.refused(error));
+            }
         }
         self.group.storage_mut().count(&Written { size_bytes, next, max_timestamp }, term, now, &self.config);
         self.pending.push_back((LogIndex(next.index.0 - 1), next.offset));
