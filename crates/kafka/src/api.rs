@@ -88,6 +88,8 @@ apis! {
     CreatePartitions = 37, advertised 0, 0..=3, flexible 2, schema::CREATE_PARTITIONS;
     DeleteGroups = 42, advertised 0, 0..=2, flexible 2, schema::DELETE_GROUPS;
     IncrementalAlterConfigs = 44, advertised 0, 0..=1, flexible 1, schema::INCREMENTAL_ALTER_CONFIGS;
+    AlterPartitionReassignments = 45, advertised 0, 0..=0, flexible 0, schema::ALTER_PARTITION_REASSIGNMENTS;
+    ListPartitionReassignments = 46, advertised 0, 0..=0, flexible 0, schema::LIST_PARTITION_REASSIGNMENTS;
     OffsetDelete = 47, advertised 0, 0..=0, flexible 1, schema::OFFSET_DELETE;
     DescribeCluster = 60, advertised 0, 0..=1, flexible 0, schema::DESCRIBE_CLUSTER;
 }

@@ -101,6 +101,7 @@ codes! {
     MemberIdRequired = 79 "MEMBER_ID_REQUIRED",
     GroupMaxSizeReached = 81 "GROUP_MAX_SIZE_REACHED",
     FencedInstanceId = 82 "FENCED_INSTANCE_ID",
+    NoReassignmentInProgress = 85 "NO_REASSIGNMENT_IN_PROGRESS",
     GroupSubscribedToTopic = 86 "GROUP_SUBSCRIBED_TO_TOPIC",
     InvalidRecord = 87 "INVALID_RECORD",
     UnstableOffsetCommit = 88 "UNSTABLE_OFFSET_COMMIT",

@@ -63,6 +63,8 @@ requests! {
     CreatePartitions(msg::CreatePartitionsRequest),
     DeleteGroups(msg::DeleteGroupsRequest),
     IncrementalAlterConfigs(msg::IncrementalAlterConfigsRequest),
+    AlterPartitionReassignments(msg::AlterPartitionReassignmentsRequest),
+    ListPartitionReassignments(msg::ListPartitionReassignmentsRequest),
     OffsetDelete(msg::OffsetDeleteRequest),
     DescribeCluster(msg::DescribeClusterRequest),
 }

@@ -83,6 +83,8 @@ responses! {
     CreatePartitions(msg::CreatePartitionsResponse),
     DeleteGroups(msg::DeleteGroupsResponse),
     IncrementalAlterConfigs(msg::IncrementalAlterConfigsResponse),
+    AlterPartitionReassignments(msg::AlterPartitionReassignmentsResponse),
+    ListPartitionReassignments(msg::ListPartitionReassignmentsResponse),
     OffsetDelete(msg::OffsetDeleteResponse),
     DescribeCluster(msg::DescribeClusterResponse),
 }

@@ -73,3 +73,7 @@ pub const DESCRIBE_CLUSTER: &[Field] = &[BOOL, I8.since(1), BOOL.since(2)];
 pub const DELETE_RECORDS: &[Field] = &[list(&[TEXT, list(&[I32, I64])]), I32];
 
 pub const DESCRIBE_LOG_DIRS: &[Field] = &[list(&[TEXT, I32S])];
+
+pub const ALTER_PARTITION_REASSIGNMENTS: &[Field] = &[I32, list(&[TEXT, list(&[I32, I32S])])];
+
+pub const LIST_PARTITION_REASSIGNMENTS: &[Field] = &[I32, list(&[TEXT, I32S])];

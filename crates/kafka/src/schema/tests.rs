@@ -278,6 +278,8 @@ fn encode(request: &Request, version: i16) -> Option<Bytes> {
         CreatePartitions,
         DeleteGroups,
         IncrementalAlterConfigs,
+        AlterPartitionReassignments,
+        ListPartitionReassignments,
         OffsetDelete,
         DescribeCluster
     )
@@ -415,6 +417,8 @@ fn every_response_can_be_written_in_every_version() {
             CreatePartitions(msg::CreatePartitionsResponse),
             DeleteGroups(msg::DeleteGroupsResponse),
             IncrementalAlterConfigs(msg::IncrementalAlterConfigsResponse),
+            AlterPartitionReassignments(msg::AlterPartitionReassignmentsResponse),
+            ListPartitionReassignments(msg::ListPartitionReassignmentsResponse),
             OffsetDelete(msg::OffsetDeleteResponse),
             DescribeCluster(msg::DescribeClusterResponse)
         );

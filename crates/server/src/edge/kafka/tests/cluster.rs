@@ -365,8 +365,28 @@ fn copies_are_moved_to_another_node_while_records_come_in() {
     };
     send(5);
     let target = vec![base::NodeId(4), base::NodeId(2), base::NodeId(3)];
-    let command = control::Command::SetReplicas { id: place.topic, partition: place.partition, target: target.clone() };
-    cluster.run(1, cluster.node(1).propose(command)).unwrap();
+    let moved = |wire: &mut Connection, replicas: Option<&[i32]>| {
+        use msg::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+        let replicas = replicas.map(|ids| ids.iter().copied().map(BrokerId).collect());
+        let partition = ReassignablePartition::default().with_replicas(replicas);
+        let topic = ReassignableTopic::default().with_name(name("t")).with_partitions(vec![partition]);
+        let request = msg::AlterPartitionReassignmentsRequest::default().with_topics(vec![topic]);
+        let answer: msg::AlterPartitionReassignmentsResponse =
+            wire.call(msg::ApiKey::AlterPartitionReassignments, 0, &request).unwrap();
+        ErrorCode::of(answer.responses[0].partitions[0].error_code).unwrap()
+    };
+    let mut admin = connect(&cluster, 3);
+    assert_eq!(moved(&mut admin, None), ErrorCode::NoReassignmentInProgress);
+    assert_eq!(moved(&mut admin, Some(&[2, 3])), ErrorCode::InvalidReplicaAssignment);
+    assert_eq!(moved(&mut admin, Some(&[2, 3, 9])), ErrorCode::InvalidReplicaAssignment);
+    assert_eq!(moved(&mut admin, Some(&[4, 2, 3])), ErrorCode::None);
+    let request = msg::ListPartitionReassignmentsRequest::default().with_topics(None);
+    let listed: msg::ListPartitionReassignmentsResponse =
+        admin.call(msg::ApiKey::ListPartitionReassignments, 0, &request).unwrap();
+    for moving in listed.topics.iter().flat_map(|topic| &topic.partitions) {
+        let ids = |nodes: &[BrokerId]| nodes.iter().map(|node| node.0).collect::<Vec<_>>();
+        assert_eq!((ids(&moving.adding_replicas), ids(&moving.removing_replicas)), (vec![4], vec![1]));
+    }
     let sent = send(10);
     cluster.until("the copies are where they shall be", |cluster| {
         let state = cluster.node(4).state();

@@ -265,6 +265,14 @@ fn ask(wire: &mut Connection, api: ApiKey, version: i16) -> i16 {
                     .with_resource_name(text("all")),
             ]) => AlterConfigsResponse, |answer| answer.responses[0].error_code
         ),
+        ApiKey::AlterPartitionReassignments => call!(
+            msg::AlterPartitionReassignmentsRequest::default() => AlterPartitionReassignmentsResponse,
+            |answer| answer.error_code
+        ),
+        ApiKey::ListPartitionReassignments => call!(
+            msg::ListPartitionReassignmentsRequest::default().with_topics(None)
+                => ListPartitionReassignmentsResponse, |answer| answer.error_code
+        ),
         ApiKey::IncrementalAlterConfigs => call!(incremental_request() => IncrementalAlterConfigsResponse, |answer| {
             answer.responses[0].error_code
         }),
