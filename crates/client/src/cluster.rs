@@ -223,8 +223,7 @@ impl Cluster {
     pub fn coordinator(&mut self, group: &str) -> Result<&mut Connection, ClientError> {
         let request = FindCoordinatorRequest::default().with_key(StrBytes::from_string(group.to_owned()));
         let asked = self.any()?;
-        let found: FindCoordinatorResponse =
-            asked.call(ApiKey::FindCoordinator, FIND_COORDINATOR_VERSION, &request)?;
+        let found: FindCoordinatorResponse = asked.call(ApiKey::FindCoordinator, FIND_COORDINATOR_VERSION, &request)?;
         ClientError::check(format!("group {group}"), found.error_code, found.error_message.as_ref())?;
         self.connection(&format!("{}:{}", found.host, found.port))
     }

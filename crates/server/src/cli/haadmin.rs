@@ -88,7 +88,8 @@ fn find(nodes: &[Value], address: &str) -> Result<u32, Failure> {
     let address = address.trim_start_matches("http://").trim_end_matches('/');
     let ports = ["http", "kafka", "postgres", "peer"];
     let is_it = |node: &&Value| {
-        number(node).is_some_and(|number| number.to_string() == address) || ports.iter().any(|port| node[*port].as_str() == Some(address))
+        number(node).is_some_and(|number| number.to_string() == address)
+            || ports.iter().any(|port| node[*port].as_str() == Some(address))
     };
     let known = || nodes.iter().map(|node| format!("{} ({})", node["node"], text(&node["http"]))).collect::<Vec<_>>();
     let unknown = || Failure::new(Code::NotFound, format!("no node is {address}; there are {}", known().join(", ")));

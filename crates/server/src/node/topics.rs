@@ -259,7 +259,9 @@ async fn formed(meta: &MetaHandle) -> Result<Arc<State>, NodeError> {
     let formed = tokio::time::timeout(FORMED_WAIT, states.wait_for(is_formed)).await;
     match formed {
         Ok(Ok(state)) => Ok(Arc::clone(&state)),
-        _ => Err(NodeError::NoLeader("the cluster has not been formed yet: ask again when most of its nodes run".into())),
+        _ => {
+            Err(NodeError::NoLeader("the cluster has not been formed yet: ask again when most of its nodes run".into()))
+        }
     }
 }
 

@@ -16,8 +16,8 @@ use super::slot::{Slot, want};
 use super::trouble::broken_finding;
 use super::waiters::{Until, answer};
 use super::{
-    Append, CLOSE_PATIENCE, Command, DEADLINE_CHECK_MS, DRAIN_MAX, DRAIN_MS_MAX, FLUSHES_MAX, IDLE_MS, LogsConfig, LogsError,
-    RETENTION_MS, Reply, SPACE_CHECK_MS, Start, TICK_MS,
+    Append, CLOSE_PATIENCE, Command, DEADLINE_CHECK_MS, DRAIN_MAX, DRAIN_MS_MAX, FLUSHES_MAX, IDLE_MS, LogsConfig,
+    LogsError, RETENTION_MS, Reply, SPACE_CHECK_MS, Start, TICK_MS,
 };
 use crate::node::Acks;
 use crate::node::findings::Findings;
@@ -162,7 +162,12 @@ impl Owner {
             }
             let busy_ms = time::now().since(begun);
             if busy_ms >= LATE_MS || late_ms >= LATE_MS {
-                tracing::warn!(busy_ms, late_ms, commands = taken, "the log's thread was slow: leaderships may have moved");
+                tracing::warn!(
+                    busy_ms,
+                    late_ms,
+                    commands = taken,
+                    "the log's thread was slow: leaderships may have moved"
+                );
             }
         }
     }
