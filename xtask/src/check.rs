@@ -126,12 +126,12 @@ fn sizes(files: &str) -> Result<Vec<String>, String> {
 /// Every room opens with what it is; every deciding room bans what a decision may not touch.
 fn room_furniture() -> Vec<String> {
     let mut broken = Vec::new();
-    for room in ["base", "kafka", "quorum", "control", "log", "store", "query"] {
+    for room in ["base", "kafka", "quorum", "control", "log", "store", "query", "sim"] {
         let folder = root().join("crates").join(room);
         if !read(&folder.join("src/lib.rs")).unwrap_or_default().starts_with("//!") {
             broken.push(format!("crates/{room}/src/lib.rs does not open with what it is"));
         }
-        if ["quorum", "control", "log", "store"].contains(&room) && !folder.join("clippy.toml").exists() {
+        if ["quorum", "control", "log", "store", "sim"].contains(&room) && !folder.join("clippy.toml").exists() {
             broken.push(format!("crates/{room}/clippy.toml is missing: it bans clocks, threads, files and sockets"));
         }
     }

@@ -1,9 +1,9 @@
 //! What CI runs, and the test command of the README.
 
-use crate::check;
 use crate::run::{cargo, run};
+use crate::{check, sim};
 
-const QUICK_ROOMS: &[&str] = &["base", "kafka", "quorum", "control", "log", "store"];
+const QUICK_ROOMS: &[&str] = &["base", "kafka", "quorum", "control", "log", "sim", "store"];
 
 /// Unit and integration tests; without `quick` also SQL and the drills against a real server process.
 pub fn test(quick: bool) -> Result<(), String> {
@@ -19,5 +19,6 @@ pub fn test(quick: bool) -> Result<(), String> {
 pub fn ci() -> Result<(), String> {
     check::check()?;
     run(&cargo(), &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])?;
-    test(false)
+    test(false)?;
+    sim::ci()
 }

@@ -1,10 +1,11 @@
-//! The developer's commands: `cargo xtask check | test | ci | bench`.
+//! The developer's commands: `cargo xtask check | test | ci | sim | bench`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
 
 mod bench;
 mod check;
 mod ci;
 mod run;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,8 @@ enum Command {
     },
     /// What CI runs: check, clippy with warnings as errors, test.
     Ci,
+    /// Whole clusters under one seed, with faults: the seeds that failed before, then fresh ones.
+    Sim(sim::Options),
     /// Measures the release build: produce, ingest, query, or all.
     Bench(bench::Options),
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Command::Check => check::check(),
         Command::Test { quick } => ci::test(quick),
         Command::Ci => ci::ci(),
+        Command::Sim(options) => sim::sim(&options),
         Command::Bench(options) => bench::bench(&options),
     };
     match result {

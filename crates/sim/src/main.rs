@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sim::{Bug, Outcome, runner};
 
-const USAGE: &str = "usage: seawall-sim [--seed N] [--for 60s|10m|1h] [--count N] [--from N] [--bug NAME] [--trace LINES]";
+const USAGE: &str =
+    "usage: seawall-sim [--seed N] [--for 60s|10m|1h] [--count N] [--from N] [--bug NAME] [--trace LINES]";
 const TRACE_LINES: usize = 120;
 /// More failures than this say nothing new.
 const FAILURES_MAX: usize = 20;

@@ -1,5 +1,6 @@
 //! Breaks things, and undoes it after a while.
 
+use base::NodeId;
 use base::disk::memory::Fault;
 
 use crate::network::Port;
@@ -77,6 +78,8 @@ impl World {
                 self.disk_fault(id, Fault::Write { after_ops }, lasts_ms);
             }
             Kind::Transfer => self.transfer(id),
+            Kind::Members => self.change_members(),
+            Kind::BitFlip => self.flip(id, lasts_ms),
             _ => self.break_links(kind, id, lasts_ms),
         }
     }
@@ -129,8 +132,10 @@ impl World {
     }
 
     fn disk_fault(&mut self, id: u32, fault: Fault, lasts_ms: u64) {
-        self.node(id).disk.fault(fault);
-        self.later(lasts_ms, Event::Undo(Undo::Disk(id)));
+        if self.node(id).runs() {
+            self.node(id).disk.fault(fault);
+            self.later(lasts_ms, Event::Undo(Undo::Disk(id)));
+        }
     }
 
     fn die_for(&mut self, id: u32, death: Death, lasts_ms: u64) {
@@ -145,6 +150,45 @@ impl World {
             let spread = self.nemesis.below(lasts_ms + 1);
             self.die_for(id, Death::Power, lasts_ms + spread);
         }
+    }
+
+    /// Three or more voters by chance, an odd number; all again at the end.
+    fn change_members(&mut self) {
+        let mut voters = self.node_ids();
+        while voters.len() > 3 && self.nemesis.chance(600) {
+            let at = self.nemesis.place(voters.len());
+            voters.remove(at);
+        }
+        if voters.len() % 2 == 0 {
+            voters.pop();
+        }
+        if self.nemesis.chance(300) {
+            // Two of three decide together, the third learns: allowed to the group, on the way to somewhere.
+            voters.pop();
+        }
+        self.ask_members(&voters);
+    }
+
+    /// Whoever leads group 0 is asked to change its voters.
+    pub(crate) fn ask_members(&mut self, voters: &[u32]) {
+        let learners: Vec<NodeId> = self.node_ids().into_iter().filter(|id| !voters.contains(id)).map(NodeId).collect();
+        let voters: Vec<NodeId> = voters.iter().copied().map(NodeId).collect();
+        self.trace.note(self.at, || format!("### voters {voters:?} learners {learners:?}"));
+        for id in self.node_ids() {
+            self.act(id, |node, at| node.change_members(at, &voters, &learners));
+        }
+    }
+
+    fn flip(&mut self, id: u32, lasts_ms: u64) {
+        if self.nodes.values().any(|node| node.was_damaged) || !self.node(id).runs() {
+            return;
+        }
+        self.die(id, Death::Kill);
+        let mut random = self.nemesis.fork(7);
+        let deleted: Vec<String> = self.facts.deleted.iter().map(ToString::to_string).collect();
+        let flipped = self.node(id).flip(&mut random, |folder| !deleted.iter().any(|topic| folder.starts_with(topic)));
+        self.trace.note(self.at, || format!("### a bit of node {id}'s log flips: {flipped}"));
+        self.later(lasts_ms, Event::Undo(Undo::Start(id)));
     }
 
     /// Ends one fault.

@@ -52,16 +52,6 @@ impl Network {
         change(self.links.entry((from, to)).or_insert(usual));
     }
 
-    /// Nothing passes in this direction.
-    pub fn cut(&mut self, from: Port, to: Port) {
-        self.change(from, to, |link| link.cut = true);
-    }
-
-    #[must_use]
-    pub fn is_cut(&self, from: Port, to: Port) -> bool {
-        self.link(from, to).cut
-    }
-
     /// This direction as it was at the start.
     pub fn restore(&mut self, from: Port, to: Port) {
         self.links.remove(&(from, to));
@@ -70,7 +60,11 @@ impl Network {
     /// Every link good from now on, also those that lost by nature.
     pub fn heal_for_good(&mut self) {
         self.links.clear();
-        self.usual = Link { delay_us: self.usual.delay_us.min(1_000), jitter_us: self.usual.jitter_us.min(1_000), ..Link::QUIET };
+        self.usual = Link {
+            delay_us: self.usual.delay_us.min(1_000),
+            jitter_us: self.usual.jitter_us.min(1_000),
+            ..Link::QUIET
+        };
     }
 
     /// When what is sent now arrives, in microseconds; `None` if it is lost. A second time if it is doubled.

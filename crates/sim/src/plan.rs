@@ -35,10 +35,14 @@ pub enum Kind {
     SyncError,
     WriteError,
     Transfer,
+    /// Other voters for group 0; who is none of them learns.
+    Members,
+    /// A node is killed and a bit of what it had long made durable flips before it starts again. Once a run.
+    BitFlip,
 }
 
 impl Kind {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Kill,
         Self::Power,
         Self::Blackout,
@@ -57,14 +61,17 @@ impl Kind {
         Self::SyncError,
         Self::WriteError,
         Self::Transfer,
+        Self::Members,
+        Self::BitFlip,
     ];
 
     const fn weight(self) -> u64 {
         match self {
             Self::Kill | Self::Power | Self::CrashAtWrite | Self::Isolate | Self::Pause => 10,
             Self::Split | Self::OneLink | Self::SlowLink | Self::LossyLink | Self::Transfer => 6,
+            Self::Members => 5,
             Self::HubOnly | Self::SlowDisk | Self::SyncError | Self::WriteError | Self::FullDisk => 4,
-            Self::Blackout | Self::Everyone | Self::WallJump => 3,
+            Self::Blackout | Self::Everyone | Self::WallJump | Self::BitFlip => 3,
         }
     }
 }

@@ -53,11 +53,6 @@ impl Trace {
         self.events
     }
 
-    #[must_use]
-    pub fn recording(&self) -> bool {
-        self.lines.is_some()
-    }
-
     /// The newest lines, oldest first.
     #[must_use]
     pub fn tail(&self, count: usize) -> Vec<String> {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use base::disk::memory::MemDisk;
 use base::NodeId;
+use base::disk::memory::MemDisk;
 use bytes::Bytes;
 use quorum::{Message, QuorumError};
 
@@ -11,7 +11,7 @@ use crate::clients::{ClientCall, Clients};
 use crate::facts::{Facts, View};
 use crate::nemesis::{Death, Undo};
 use crate::network::{Network, Port};
-use crate::node::{Effects, GroupName, Node, Reply, Request, SyncOf, Ticket};
+use crate::node::{Acked, Effects, GroupName, Node, Reply, Request, SyncOf, Ticket};
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::time::{At, Clock};
@@ -158,7 +158,7 @@ impl World {
         match event {
             Event::Tick { node, life } => self.tick(node, life),
             Event::Deliver { to, group, bytes } => self.deliver(to, group, &bytes),
-            Event::LinkLost { node, peer } => self.act(node, 0x11, |node, at| node.link_lost(at, NodeId(peer))),
+            Event::LinkLost { node, peer } => self.act(node, |node, at| node.link_lost(at, NodeId(peer))),
             Event::Unreachable { node, life, group, peer } => {
                 if self.node(node).life == life {
                     self.node(node).report_unreachable(group, NodeId(peer));
@@ -167,12 +167,14 @@ impl World {
             Event::Synced { node, life, what } => {
                 if self.node(node).life == life {
                     self.trace.event(self.at, &[0x5c, u64::from(node)], || format!("{node} synced {what:?}"));
-                    self.act(node, 0x5c, |node, at| node.synced(at, what));
+                    self.act(node, |node, at| node.synced(at, what));
                 }
             }
             Event::Request { node, ticket, request } => self.request(node, ticket, *request),
             Event::Reply { ticket, reply } => {
-                self.trace.event(self.at, &[0x4e, ticket.0], || format!("client {}.{} gets {}", ticket.client(), ticket.0 & 0xffff, short(&reply)));
+                self.trace.event(self.at, &[0x4e, ticket.0], || {
+                    format!("client {}.{} gets {}", ticket.client(), ticket.0 & 0xffff, short(&reply))
+                });
                 let at = self.at;
                 let calls = self.clients.reply(at, ticket, *reply, &mut self.facts);
                 self.client_calls(calls);
@@ -210,7 +212,7 @@ impl World {
         }
         let wait_us = self.node(id).clock.world_us(TICK_MS);
         self.after_us(wait_us, Event::Tick { node: id, life });
-        self.act(id, 0x71, Node::tick);
+        self.act(id, Node::tick);
     }
 
     fn deliver(&mut self, to: u32, group: GroupName, bytes: &Bytes) {
@@ -225,7 +227,7 @@ impl World {
         self.trace.event(self.at, &[0xde, u64::from(to), group.number(), from, term, bytes.len() as u64], || {
             format!("{group:?} {message}")
         });
-        self.act(to, 0xde, |node, at| node.step(at, group, message));
+        self.act(to, |node, at| node.step(at, group, message));
     }
 
     fn request(&mut self, id: u32, ticket: Ticket, request: Request) {
@@ -239,11 +241,11 @@ impl World {
             }
             return;
         }
-        self.act(id, 0x4f, |node, at| node.request(at, ticket, request));
+        self.act(id, |node, at| node.request(at, ticket, request));
     }
 
     /// Lets a node do something, carries out what it asks for, and checks what it shows after it.
-    fn act(&mut self, id: u32, _what: u64, step: impl FnOnce(&mut Node, At) -> Effects) {
+    pub(crate) fn act(&mut self, id: u32, step: impl FnOnce(&mut Node, At) -> Effects) {
         let at = self.at;
         let node = self.node(id);
         if !node.runs() {
@@ -268,7 +270,9 @@ impl World {
             self.refusal(id, group, &error);
         }
         self.observe(id, &fx);
-        for acked in std::mem::take(&mut fx.acked) {
+        let deleted = &self.facts.deleted;
+        let acked: Vec<Acked> = fx.acked.drain(..).filter(|acked| !deleted.contains(&acked.tp.topic)).collect();
+        for acked in acked {
             let result = self.facts.partitions.acked(NodeId(id), &acked, &self.facts.elections);
             self.facts.check(result);
         }
@@ -338,7 +342,13 @@ impl World {
     fn observe(&mut self, id: u32, fx: &Effects) {
         let at = self.at;
         let groups = if fx.applied { self.node(id).all_groups() } else { fx.touched.clone() };
+        if fx.applied {
+            self.tombstones(id);
+        }
         for group in groups {
+            if matches!(group, GroupName::Partition(tp) if self.facts.deleted.contains(&tp.topic)) {
+                continue;
+            }
             let Some(view) = self.nodes.get(&id).and_then(|node| node.view(at, group)) else { continue };
             let others = self.views(id, group);
             let elected = match self.facts.elections.observe(group, view, &others) {
@@ -350,17 +360,31 @@ impl World {
                     format!("=== {id} leads {group:?} in term {}", view.term)
                 });
             }
-            let Some(process) = self.nodes.get(&id).and_then(|node| node.process.as_ref()) else { return };
+            let Some(node) = self.nodes.get(&id) else { return };
+            let (Some(process), flipped) = (&node.process, node.was_damaged) else { return };
             let result = match group {
                 GroupName::Control => self.facts.control.observe(view.node, view.life, &process.meta, elected),
                 GroupName::Partition(tp) => match process.logs.get(&tp) {
-                    Some(log) => self.facts.partitions.observe(tp, view, log, elected),
+                    Some(log) => self.facts.partitions.observe(tp, view, log, elected, flipped),
                     None => Ok(()),
                 },
             };
             if let Err(violation) = result {
                 return self.facts.check(Err(violation));
             }
+        }
+    }
+
+    /// Of a topic with a committed tombstone nothing is asked any more. One without must be open.
+    fn tombstones(&mut self, id: u32) {
+        let Some(process) = self.nodes.get(&id).and_then(|node| node.process.as_ref()) else { return };
+        let deleted: Vec<_> =
+            process.meta.state.tombstones.keys().filter(|topic| !self.facts.deleted.contains(topic)).copied().collect();
+        let failed = process.failures.iter().find(|(tp, _)| !self.facts.deleted.contains(&tp.topic));
+        let failed = failed.map(|(tp, why)| format!("{tp} on node {id} cannot be opened: {why}"));
+        self.facts.deleted.extend(deleted);
+        if let Some(what) = failed {
+            self.facts.broken("opens", what);
         }
     }
 
@@ -425,7 +449,7 @@ impl World {
             .collect();
         if let Some((from, group)) = self.nemesis.pick(&groups).copied() {
             self.trace.note(at, || format!("### {group:?} from {from} to {to}"));
-            self.act(from, 0x7f, |node, at| node.transfer(at, group, NodeId(to)));
+            self.act(from, |node, at| node.transfer(at, group, NodeId(to)));
         }
     }
 
@@ -442,13 +466,26 @@ impl World {
             }
             Some(what) => {
                 self.trace.note(self.at, || format!("not healed: {what}"));
+                if !self.all_vote() {
+                    let ids = self.node_ids();
+                    self.ask_members(&ids);
+                }
                 self.later(HEALED_CHECK_MS, Event::CheckHealed);
             }
         }
     }
 
+    /// Every node has a vote in group 0, as every node that leads it knows.
+    fn all_vote(&self) -> bool {
+        let members = self.nodes.values().filter_map(|node| Some(node.process.as_ref()?.meta.group.members()));
+        members.into_iter().all(|members| members.voters.len() == self.nodes.len() && !members.is_joint())
+    }
+
     /// What keeps all from being well.
     fn what_is_wrong(&self) -> Option<String> {
+        if !self.all_vote() {
+            return Some("not every node has a vote in group 0".to_owned());
+        }
         for node in self.nodes.values() {
             if !node.runs() {
                 return Some(format!("node {} is down", node.id));
@@ -457,7 +494,7 @@ impl World {
                 return Some(format!("node {} has stopped: {}", node.id, node.why_stopped()));
             }
         }
-        self.facts.whole(&self.nodes).or_else(|| self.clients.waits_for())
+        self.facts.whole(&self.nodes).or_else(|| self.clients.waits_for(&self.facts))
     }
 
     pub(crate) fn node(&mut self, id: u32) -> &mut Node {
@@ -474,9 +511,9 @@ impl World {
         if self.nemesis.chance(400) {
             let at = self.at;
             let leads = |node: &&Node| {
-                node.all_groups().into_iter().any(|group| {
-                    node.view(at, group).is_some_and(|view| view.role == quorum::Role::Leader)
-                })
+                node.all_groups()
+                    .into_iter()
+                    .any(|group| node.view(at, group).is_some_and(|view| view.role == quorum::Role::Leader))
             };
             let leaders: Vec<u32> = self.nodes.values().filter(leads).map(|node| node.id.0).collect();
             if let Some(id) = self.nemesis.pick(&leaders) {
@@ -501,12 +538,13 @@ impl World {
 
     fn summary(&self) -> String {
         format!(
-            "{} ms, {} faults, {} elections, {} commands, {}, {}",
+            "{} ms, {} faults, {} elections, {} commands, {}, {}, {}",
             self.at.ms(),
             self.faults,
             self.facts.elections.count,
             self.facts.control.committed_count(),
             self.facts.partitions.summary(),
+            self.facts.groups.summary(),
             self.clients.summary(),
         )
     }

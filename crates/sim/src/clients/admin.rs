@@ -91,7 +91,8 @@ impl Admin {
         if self.todo.is_empty() && !core.last_call && core.random.chance(60) {
             self.something(core);
         }
-        if self.asked.is_none() && self.again <= at
+        if self.asked.is_none()
+            && self.again <= at
             && let Some(command) = self.todo.first()
         {
             let node = core.control.unwrap_or_else(|| core.any_node());
@@ -154,7 +155,8 @@ impl Admin {
         {
             facts.broken("command", format!("asked for topic {id}, got {made}"));
         }
-        facts.topics = self.extra.keys().map(|id| (*id, true)).chain(self.deleted.iter().map(|id| (*id, false))).collect();
+        facts.topics =
+            self.extra.keys().map(|id| (*id, true)).chain(self.deleted.iter().map(|id| (*id, false))).collect();
     }
 
     pub fn waits_for(&self, _core: &Core) -> Option<String> {

@@ -188,7 +188,8 @@ impl Member {
                 return;
             }
             Response::Sync(Ok(synced)) => {
-                let parts: Vec<PartitionIndex> = synced.assignment.iter().map(|part| PartitionIndex(i32::from(*part))).collect();
+                let parts: Vec<PartitionIndex> =
+                    synced.assignment.iter().map(|part| PartitionIndex(i32::from(*part))).collect();
                 let result = facts.groups.assigned(self.generation, &self.id, &parts);
                 facts.check(result);
                 self.positions.clear();
@@ -253,18 +254,19 @@ impl Member {
     }
 
     /// After the faults every partition is read to its end and the positions are kept.
-    pub fn waits_for(&self, core: &Core) -> Option<String> {
+    pub fn waits_for(&self, core: &Core, facts: &Facts) -> Option<String> {
         let id = core.id;
         if !matches!(self.phase, Phase::Reading) {
             return Some(format!("consumer {id} is not in the group"));
         }
+        let behind = core.partitions(TOPIC).into_iter().find(|tp| {
+            self.positions.get(&tp.partition).is_some_and(|position| position.next < facts.partitions.end(*tp))
+        });
+        if let Some(tp) = behind {
+            return Some(format!("consumer {id} has not read {tp} to its end"));
+        }
         let unkept = self.positions.iter().find(|(_, position)| position.next > position.kept);
         unkept.map(|(part, _)| format!("consumer {id} has not kept its position in {part}"))
-    }
-
-    /// The partitions read, and up to where.
-    pub fn read_to(&self) -> impl Iterator<Item = (PartitionIndex, Offset)> {
-        self.positions.iter().map(|(part, position)| (*part, position.next))
     }
 }
 
@@ -276,5 +278,8 @@ fn assign(core: &Core, joined: &Joined) -> Vec<Assignment> {
         let own = partitions.iter().enumerate().filter(|(place, _)| place % members.len() == at);
         own.map(|(_, tp)| u8::try_from(tp.partition.0).unwrap_or(0)).collect::<Vec<u8>>()
     };
-    (0..).zip(&members).map(|(at, member)| Assignment { member: (*member).clone(), assignment: of(at).into() }).collect()
+    (0..)
+        .zip(&members)
+        .map(|(at, member)| Assignment { member: (*member).clone(), assignment: of(at).into() })
+        .collect()
 }

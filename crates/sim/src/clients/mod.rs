@@ -141,10 +141,10 @@ impl Clients {
 
     /// What a client still waits for.
     #[must_use]
-    pub fn waits_for(&self) -> Option<String> {
+    pub fn waits_for(&self, facts: &Facts) -> Option<String> {
         self.clients.values().find_map(|Client { core, kind }| match kind {
             Kind::Producer(producer) => producer.waits_for(core),
-            Kind::Member(member) => member.waits_for(core),
+            Kind::Member(member) => member.waits_for(core, facts),
             Kind::Admin(admin) => admin.waits_for(core),
             Kind::Sealer(_) => None,
         })
@@ -206,9 +206,9 @@ impl Core {
             return;
         }
         let wanted = [TOPIC, OFFSETS_TOPIC].map(|topic| self.partitions(topic));
-        let lacks = wanted.iter().any(|partitions| {
-            partitions.is_empty() || partitions.iter().any(|tp| !self.leaders.contains_key(tp))
-        });
+        let lacks = wanted
+            .iter()
+            .any(|partitions| partitions.is_empty() || partitions.iter().any(|tp| !self.leaders.contains_key(tp)));
         if lacks || self.random.chance(5) {
             let node = self.any_node();
             let ticket = self.ask(node, Request::Describe);

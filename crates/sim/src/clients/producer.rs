@@ -37,6 +37,9 @@ pub(crate) struct Producer {
 struct Queue {
     next_sequence: i32,
     open: VecDeque<Batch>,
+    /// The log knows this producer. Until then one batch at a time: a log takes any first sequence, so a second batch
+    /// must not overtake a first one that was refused.
+    known: bool,
     /// The proof, after the faults, that it can still write.
     proved: bool,
 }
@@ -51,6 +54,9 @@ enum Sent {
     /// To be sent, not before.
     Not(At),
     Under(Ticket, At, NodeId, /* first of its queue */ bool),
+    /// Acknowledged before what precedes it: it keeps its place, so that the log never gets further ahead of the
+    /// first than it remembers.
+    Done,
 }
 
 impl Producer {
@@ -110,8 +116,10 @@ impl Producer {
         let mut late = false;
         // Nothing is sent before what precedes it, nor while that is under way to another node.
         let mut held = false;
+        let known = queue.known;
         queue.open.retain_mut(|batch| {
             let was_first = std::mem::replace(&mut first, false);
+            held |= !was_first && !known;
             match batch.sent {
                 Sent::Under(_, until, ..) if until <= at => {
                     (late, held) = (true, true);
@@ -120,6 +128,7 @@ impl Producer {
                     return idempotent;
                 }
                 Sent::Under(_, _, node, _) => held |= node != leader,
+                Sent::Done => {}
                 Sent::Not(from) if from <= at && !held => {
                     let ticket = core.ask(leader, Request::Produce { tp, acks, batch: batch.bytes.clone() });
                     batch.sent = Sent::Under(ticket, Core::deadline(at), leader, was_first);
@@ -175,7 +184,10 @@ impl Producer {
         let mut keep = self.kind.idempotent;
         let mut wait_ms = 5 + core.random.below(40);
         match result {
-            Ok(_) => keep = false,
+            Ok(_) => {
+                keep = false;
+                queue.known = true;
+            }
             Err(ProduceFailure::NotLeader(instead)) => {
                 keep = true;
                 core.not_leader(tp, *instead);
@@ -194,7 +206,10 @@ impl Producer {
         if keep {
             queue.open[place].sent = Sent::Not(at.plus_ms(wait_ms));
         } else {
-            queue.open.remove(place);
+            queue.open[place].sent = Sent::Done;
+            while queue.open.front().is_some_and(|batch| matches!(batch.sent, Sent::Done)) {
+                queue.open.pop_front();
+            }
         }
     }
 

@@ -29,7 +29,9 @@ impl Sealer {
             self.asked = None;
         }
         let node = nodes.get(&self.node).filter(|node| node.paused_until <= at);
-        if self.asked.is_none() && let Some(command) = node.and_then(|node| self.publish(core, node)) {
+        if self.asked.is_none()
+            && let Some(command) = node.and_then(|node| self.publish(core, node))
+        {
             let leader = node.and_then(|node| node.process.as_ref()?.meta.group.leader());
             let to = leader.unwrap_or(NodeId(self.node));
             self.asked = Some((core.ask(to, Request::Propose(command)), Core::deadline(at)));

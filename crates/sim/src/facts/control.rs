@@ -82,7 +82,10 @@ impl ControlFacts {
             let first = *self.written.entry((entry.index, entry.term)).or_insert(hash);
             if first != hash {
                 let (index, term) = (entry.index, entry.term);
-                return broken("log matching", format!("control: node {node} has another entry {index} of term {term}"));
+                return broken(
+                    "log matching",
+                    format!("control: node {node} has another entry {index} of term {term}"),
+                );
             }
         }
         Ok(())
@@ -94,7 +97,8 @@ impl ControlFacts {
             let first = *self.committed.entry(entry.index).or_insert(found);
             if first != found {
                 let (index, term) = (entry.index, entry.term);
-                let what = format!("control: node {node} has term {term} committed at {index}, first seen was {}", first.0);
+                let what =
+                    format!("control: node {node} has term {term} committed at {index}, first seen was {}", first.0);
                 return broken("committed never changes", what);
             }
         }
@@ -163,7 +167,10 @@ pub(crate) fn published_is_gapless(state: &State) -> Result<(), Violation> {
             }
             if at != table.published(partition) {
                 let published = table.published(partition);
-                return broken("published gapless", format!("partition {partition}: {published} published, segments to {at}"));
+                return broken(
+                    "published gapless",
+                    format!("partition {partition}: {published} published, segments to {at}"),
+                );
             }
         }
     }

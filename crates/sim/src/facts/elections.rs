@@ -35,7 +35,10 @@ impl Elections {
         let node = view.node;
         let seen = self.terms.entry((group, node)).or_insert((view.life, view.term));
         if seen.0 == view.life && view.term < seen.1 {
-            return broken("term goes back", format!("{group:?}: node {node} went from term {} to {}", seen.1, view.term));
+            return broken(
+                "term goes back",
+                format!("{group:?}: node {node} went from term {} to {}", seen.1, view.term),
+            );
         }
         *seen = (view.life, view.term);
         let mut elected = false;
@@ -47,7 +50,10 @@ impl Elections {
                     elected = true;
                 }
                 Some(first) if *first != node => {
-                    return broken("election safety", format!("{group:?}: {first} and {node} lead in term {}", view.term));
+                    return broken(
+                        "election safety",
+                        format!("{group:?}: {first} and {node} lead in term {}", view.term),
+                    );
                 }
                 Some(_) => {}
             }
@@ -55,19 +61,19 @@ impl Elections {
                 let (holder, term) = (old.node, old.term);
                 return broken(
                     "lease",
-                    format!("{group:?}: {node} was elected in term {} while {holder} has its lease of {term}", view.term),
+                    format!(
+                        "{group:?}: {node} was elected in term {} while {holder} has its lease of {term}",
+                        view.term
+                    ),
                 );
             }
         }
-        if view.lease && let Some(other) = others.iter().find(|other| other.lease) {
+        if view.lease
+            && let Some(other) = others.iter().find(|other| other.lease)
+        {
             return broken("lease", format!("{group:?}: {view:?} and {other:?} have a lease at once"));
         }
         Ok(elected)
-    }
-
-    /// A topic was deleted: its groups are gone.
-    pub fn forget_node(&mut self, node: NodeId) {
-        self.terms.retain(|(_, known), _| *known != node);
     }
 
     /// True if someone leads this group in a later term than `term`.

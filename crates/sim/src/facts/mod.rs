@@ -28,6 +28,8 @@ pub struct Facts {
     pub control_ids: ProducerIds,
     /// Topics acknowledged as made (true) or deleted (false), besides those every run has.
     pub topics: BTreeMap<TopicId, bool>,
+    /// Topics with a committed tombstone: nothing is promised of them any more.
+    pub deleted: BTreeSet<TopicId>,
 }
 
 /// Blocks of producer ids: no id is given twice.

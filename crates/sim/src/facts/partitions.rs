@@ -1,10 +1,10 @@
 //! Partitions: one history each. What is committed never changes, a new leader has all of it, what was
 //! acknowledged is in it, producers' records are in it in order and once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::batch::BatchHeader;
-use base::{NodeId, Offset, ProducerEpoch, ProducerId, Term, TopicPartition};
+use base::{NodeId, Offset, ProducerEpoch, ProducerId, Term, TopicId, TopicPartition};
 use bytes::Bytes;
 use log::{ReadError, ReadLimit};
 
@@ -52,8 +52,15 @@ struct Seen {
 }
 
 impl PartitionFacts {
-    /// Looks at what a replica shows now.
-    pub fn observe(&mut self, tp: TopicPartition, view: View, log: &Log, elected: bool) -> Result<(), Violation> {
+    /// Looks at what a replica shows now. `flipped`: a bit of its log was, so it may refuse to be read.
+    pub fn observe(
+        &mut self,
+        tp: TopicPartition,
+        view: View,
+        log: &Log,
+        elected: bool,
+        flipped: bool,
+    ) -> Result<(), Violation> {
         let one = self.by_id.entry(tp).or_default();
         let (node, reader) = (view.node, log.partition.reader());
         let (committed, end) = (reader.committed(), reader.end());
@@ -67,7 +74,7 @@ impl PartitionFacts {
             return broken("commit", format!("{tp}: node {node} ends at {end}, below its committed {committed}"));
         }
         if (committed, end, view.term) != (seen.committed, seen.end, seen.term) {
-            match one.walk(tp, node, log, seen.committed, committed) {
+            match one.walk(tp, node, log, (seen.committed, committed), flipped) {
                 Ok(true) => (seen.committed, seen.end, seen.term) = (committed, end, view.term),
                 Ok(false) => {}
                 Err(violation) => return Err(violation),
@@ -140,19 +147,14 @@ impl PartitionFacts {
         self.by_id.get(&tp).map_or(Offset::ZERO, |one| one.end)
     }
 
-    pub fn forget(&mut self, tp: TopicPartition) {
-        self.by_id.remove(&tp);
-    }
-
     /// All is well again: every replica has the same bytes, and what was acknowledged early is there or in
     /// lost+found.
-    pub fn finish(&mut self, nodes: &BTreeMap<u32, Node>) -> Result<(), Violation> {
-        let partitions: Vec<TopicPartition> = self.by_id.keys().copied().collect();
+    pub fn finish(&mut self, nodes: &BTreeMap<u32, Node>, deleted: &BTreeSet<TopicId>) -> Result<(), Violation> {
+        let partitions: Vec<TopicPartition> =
+            self.by_id.keys().copied().filter(|tp| !deleted.contains(&tp.topic)).collect();
         for tp in partitions {
-            let replicas: Vec<(NodeId, &Log)> = nodes
-                .values()
-                .filter_map(|node| Some((node.id, node.process.as_ref()?.logs.get(&tp)?)))
-                .collect();
+            let replicas: Vec<(NodeId, &Log)> =
+                nodes.values().filter_map(|node| Some((node.id, node.process.as_ref()?.logs.get(&tp)?))).collect();
             let Some(one) = self.by_id.get_mut(&tp).filter(|_| !replicas.is_empty()) else { continue };
             for (node, log) in &replicas {
                 let committed = log.partition.committed();
@@ -160,7 +162,8 @@ impl PartitionFacts {
                     let what = format!("{tp}: node {node} has {committed} committed, not {}", one.end);
                     return broken("replicas are the same", what);
                 }
-                if !one.walk(tp, *node, log, log.partition.start(), committed)? {
+                let flipped = nodes.get(&node.0).is_some_and(|node| node.was_damaged);
+                if !one.walk(tp, *node, log, (log.partition.start(), committed), flipped)? && !flipped {
                     return broken("readable", format!("{tp}: node {node} cannot read what is committed"));
                 }
             }
@@ -205,8 +208,8 @@ impl One {
         tp: TopicPartition,
         node: NodeId,
         log: &Log,
-        from: Offset,
-        committed: Offset,
+        (from, committed): (Offset, Offset),
+        flipped: bool,
     ) -> Result<bool, Violation> {
         let reader = log.partition.reader();
         let mut at = from;
@@ -214,6 +217,10 @@ impl One {
             let fetched = match reader.read(at, READ_BYTES, ReadLimit::End) {
                 Ok(fetched) => fetched,
                 Err(ReadError::Corrupt { path, position, reason }) => {
+                    if flipped {
+                        // It says so instead of giving it out.
+                        return Ok(false);
+                    }
                     return broken("readable", format!("{tp}: node {node}: {path}: byte {position}: {reason}"));
                 }
                 Err(ReadError::Disk(_) | ReadError::OutOfRange { .. }) => return Ok(false),
@@ -225,7 +232,10 @@ impl One {
                 self.batch(tp, node, &header, committed)?;
             }
             if fetched.next <= at {
-                return broken("readable", format!("{tp}: node {node} gives nothing at {at}, ends at {}", reader.end()));
+                return broken(
+                    "readable",
+                    format!("{tp}: node {node} gives nothing at {at}, ends at {}", reader.end()),
+                );
             }
             at = fetched.next;
         }
@@ -251,7 +261,10 @@ impl One {
         let found = Known { next, crc: header.crc, term: header.leader_epoch };
         if let Some(known) = self.committed.get(&base) {
             if *known != found {
-                return broken("no offset with two payloads", format!("{tp}: node {node} has {found:?} at {base}, not {known:?}"));
+                return broken(
+                    "no offset with two payloads",
+                    format!("{tp}: node {node} has {found:?} at {base}, not {known:?}"),
+                );
             }
             return Ok(());
         }

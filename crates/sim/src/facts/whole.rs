@@ -56,20 +56,20 @@ impl Facts {
                 }
             }
         }
-        self.partitions.finish(nodes)
+        self.partitions.finish(nodes, &self.deleted)
     }
 
     fn replicas_whole(&self, tp: TopicPartition, replicas: &[(u32, &Log)]) -> Option<String> {
-        let leaders: Vec<u32> = replicas
-            .iter()
-            .filter(|(_, log)| log.partition.role() == Role::Leader)
-            .map(|(id, _)| *id)
-            .collect();
+        let leaders: Vec<u32> =
+            replicas.iter().filter(|(_, log)| log.partition.role() == Role::Leader).map(|(id, _)| *id).collect();
         let [leader] = leaders[..] else { return Some(format!("{tp} has leaders {leaders:?}")) };
         for (id, log) in replicas {
             let partition = &log.partition;
             if partition.leader().is_none_or(|found| found.0 != leader) {
                 return Some(format!("{tp} on node {id} follows {:?}, not {leader}", partition.leader()));
+            }
+            if partition.status().damaged {
+                return Some(format!("{tp} on node {id} is damaged"));
             }
             let (committed, end) = (partition.committed(), partition.end());
             if committed != end || end != self.partitions.end(tp) {

@@ -142,4 +142,3 @@ fn batch(wall: Timestamp, records: &[Record]) -> Bytes {
     }
     builder.build().expect("records of a coordinator fit into a batch")
 }
-

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::disk::Disk;
 use base::{LogIndex, NodeId, Offset, Term, Tick, Timestamp, TopicPartition};
 use bytes::Bytes;
-use log::{AppendError, FlushJob, HardStates, Partition, PartitionConfig, Seats, StepError};
+use log::{AppendError, FlushJob, HardStates, OpenError, Partition, PartitionConfig, Seats, StepError};
 use quorum::{Message, Role};
 
 use super::effects::Acked;
@@ -76,10 +76,9 @@ impl Log {
         now: Tick,
         wall: Timestamp,
         bug: Bug,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, OpenError> {
         let seats = Seats { voters: voters.to_vec(), learners: Vec::new() };
-        let opened = Partition::open(tp, &folder(tp), config(), node, seats, disk, hard, now, wall);
-        let (partition, _) = opened.map_err(|error| format!("{tp}: {error}"))?;
+        let (partition, _) = Partition::open(tp, &folder(tp), config(), node, seats, disk, hard, now, wall)?;
         Ok(Self { tp, partition, waiting: Vec::new(), job: None, led: (Term::ZERO, LogIndex::ZERO), bug })
     }
 
@@ -180,7 +179,8 @@ impl Log {
         if self.waiting.is_empty() {
             return;
         }
-        let (committed, term, lease) = (self.partition.committed(), self.partition.term(), self.partition.lease_valid(now));
+        let (committed, term, lease) =
+            (self.partition.committed(), self.partition.term(), self.partition.lease_valid(now));
         let tp = self.tp;
         self.waiting.retain(|waiter| {
             let Waiter { who, base, next, crc, .. } = *waiter;

@@ -106,6 +106,14 @@ impl Meta {
         }
     }
 
+    /// Other voters; everybody else learns. Nothing if it does not lead or a change is under way.
+    pub fn change_members(&mut self, voters: &[NodeId], learners: &[NodeId], fx: &mut Effects) {
+        if !self.busy() && self.group.role() == Role::Leader {
+            let _pending_is_fine = self.group.propose_membership(voters, learners);
+            self.turn(fx);
+        }
+    }
+
     pub fn leader_gone(&mut self, now: Tick, node: NodeId, fx: &mut Effects) {
         self.take(now, Input::LeaderGone(node), fx);
     }
@@ -182,11 +190,8 @@ impl Meta {
             }
             fx.send_all(GroupName::Control, std::mem::take(&mut ready.messages));
             self.group.written(ready.number);
-            let mut syncing = Syncing {
-                number: ready.number,
-                after: ready.messages_after_persist,
-                committed: ready.committed,
-            };
+            let mut syncing =
+                Syncing { number: ready.number, after: ready.messages_after_persist, committed: ready.committed };
             if self.bug == Bug::VoteForgotten {
                 // The planted bug: what promises durability leaves before it is durable.
                 fx.send_all(GroupName::Control, std::mem::take(&mut syncing.after));
@@ -271,7 +276,8 @@ impl Meta {
     fn snapshot(&mut self, fx: &mut Effects) {
         let applied = self.state.applied;
         let due = applied.0.saturating_sub(self.snapshot_at.0) >= SNAPSHOT_ENTRIES;
-        if !due || self.syncing.is_some() || self.stopped.is_some() || applied <= self.group.storage().snapshot_index() {
+        if !due || self.syncing.is_some() || self.stopped.is_some() || applied <= self.group.storage().snapshot_index()
+        {
             return;
         }
         let Ok(term) = self.group.storage().term_of(applied) else { return };

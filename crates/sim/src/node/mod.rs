@@ -10,7 +10,7 @@ mod meta;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ::log::HardStates;
+use ::log::{HardStates, OpenError};
 use base::disk::Disk;
 use base::disk::memory::MemDisk;
 use base::{NodeId, PartitionIndex, Tick, Timestamp, TopicPartition};
@@ -18,7 +18,7 @@ use quorum::{GroupConfig, Message};
 
 use crate::disk::Lying;
 use crate::facts::View;
-use crate::random::mix;
+use crate::random::{Random, mix};
 use crate::time::{At, Clock};
 
 pub use coordinator::Groups;
@@ -76,7 +76,9 @@ pub struct Process {
     pub logs: BTreeMap<TopicPartition, Log>,
     groups: Groups,
     hard: HardStates,
-    /// A partition that could not be opened, or hard states that could not be written.
+    /// Partitions that could not be opened, and why.
+    pub failures: BTreeMap<TopicPartition, String>,
+    /// Files or hard states that could not be removed.
     broken: Option<String>,
 }
 
@@ -111,15 +113,9 @@ impl Node {
         let meta = Meta::open(disk, self.id, &self.founders, seed, self.bug)?;
         let hard = Arc::new(Mutex::new(hard));
         let (logs, groups) = (BTreeMap::new(), Groups::new(seed));
-        self.process = Some(Process { meta, logs, groups, hard, broken: None });
+        self.process = Some(Process { meta, logs, groups, hard, failures: BTreeMap::new(), broken: None });
         self.reconcile(at);
-        match self.process.as_mut().and_then(|process| process.broken.take()) {
-            Some(why) => {
-                self.process = None;
-                Err(why)
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// The process ends; what is on the disk after it depends on how.
@@ -203,6 +199,34 @@ impl Node {
         })
     }
 
+    pub fn change_members(&mut self, at: At, voters: &[NodeId], learners: &[NodeId]) -> Effects {
+        self.act(at, |process, _, _, fx| process.meta.change_members(voters, learners, fx))
+    }
+
+    /// Flips a bit of a log file that was closed long ago, of the log of `topic` only. False if there is none.
+    pub fn flip(&mut self, random: &mut Random, alive: impl Fn(&str) -> bool) -> bool {
+        let mut folders: BTreeMap<String, Vec<(String, usize)>> = BTreeMap::new();
+        for (path, bytes) in self.disk.dump() {
+            if let Some((folder, name)) = path.rsplit_once('/')
+                && name.ends_with(".log")
+                && !folder.contains("lost+found")
+                && alive(folder)
+            {
+                folders.entry(folder.to_owned()).or_default().push((path.clone(), bytes.len()));
+            }
+        }
+        // The newest files may not be below the mark.
+        let old: Vec<(String, usize)> = folders
+            .into_values()
+            .flat_map(|files| files[..files.len().saturating_sub(3)].to_vec())
+            .filter(|(_, len)| *len > 0)
+            .collect();
+        let Some((path, len)) = random.pick(&old).cloned() else { return false };
+        self.disk.flip_bit(&path, random.below(len as u64 * 8));
+        self.was_damaged = true;
+        true
+    }
+
     pub fn report_unreachable(&mut self, group: GroupName, peer: NodeId) {
         let Some(process) = &mut self.process else { return };
         match group {
@@ -239,7 +263,8 @@ impl Node {
             for partition in (0..topic.partitions).map(PartitionIndex) {
                 let tp = TopicPartition { topic: topic.id, partition };
                 let voters = topic.replicas_of(partition);
-                if process.logs.contains_key(&tp) || !voters.contains(&node) {
+                let known = process.logs.contains_key(&tp) || process.failures.contains_key(&tp);
+                if known || !voters.contains(&node) {
                     continue;
                 }
                 let hard = Arc::clone(&process.hard);
@@ -247,14 +272,21 @@ impl Node {
                     Ok(log) => {
                         process.logs.insert(tp, log);
                     }
-                    Err(why) => process.broken = Some(why),
+                    // Tried again when the node is started again, on a disk that works.
+                    Err(OpenError::Disk(why)) => process.broken = Some(why.to_string()),
+                    // The others go on; if the topic turns out to be deleted, nobody misses it.
+                    Err(why) => {
+                        process.failures.insert(tp, why.to_string());
+                    }
                 }
             }
         }
         let gone = |tp: &TopicPartition| state.tombstones.contains_key(&tp.topic);
-        let deleted: Vec<TopicPartition> = process.logs.keys().copied().filter(gone).collect();
+        let known = process.logs.keys().chain(process.failures.keys());
+        let deleted: Vec<TopicPartition> = known.copied().filter(gone).collect();
         for tp in deleted {
             process.logs.remove(&tp);
+            process.failures.remove(&tp);
             let removed = disk.remove_dir_all(&log::folder(tp)).and_then(|()| disk.sync_dir(&tp.topic.to_string()));
             let mut hard = process.hard.lock().unwrap_or_else(PoisonError::into_inner);
             let forgotten = hard.remove(::log::group_key(tp));
@@ -310,9 +342,10 @@ impl Process {
                 fx.reply(ticket, Reply::Described(Arc::new(self.meta.state.clone()), leaders.collect()));
             }
             Request::Fetch { tp, from } => {
-                let read = self.logs.get(&tp).map(|log| {
-                    log.partition.reader().read(from, FETCH_BYTES, ::log::ReadLimit::Committed)
-                });
+                let read = self
+                    .logs
+                    .get(&tp)
+                    .map(|log| log.partition.reader().read(from, FETCH_BYTES, ::log::ReadLimit::Committed));
                 let fetched = match read {
                     Some(Ok(fetched)) => Ok((fetched.bytes, fetched.next)),
                     Some(Err(error)) => Err(error.to_string()),
