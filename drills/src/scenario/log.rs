@@ -287,6 +287,8 @@ pub fn flipped_bit(stage: &Stage) -> Result<Outcome, Failure> {
     trial.say(&place);
     trial.cluster.spawn(damaged)?;
     let begun = trial.clock.now();
+    // It has to start and look at its log before it can say anything about it.
+    trial.watch(Duration::from_secs(3));
     let mut repaired = false;
     while !repaired && trial.clock.now().saturating_sub(begun) < RECOVERY_PATIENCE {
         trial.watch(Duration::from_millis(100));
