@@ -110,10 +110,12 @@ impl LogStorage {
         }
     }
 
-    /// Takes back what `write` wrote.
+    /// Takes back what `write` wrote, durably: a power loss must not bring it back in the place of an entry that is
+    /// written there next, under the same term, and that other replicas have.
     pub fn take_back(&mut self) -> Result<(), WriteFault> {
         let Some(file) = self.files.back() else { return Ok(()) };
-        file.handle().and_then(|handle| handle.truncate(file.len_bytes())).map_err(broken)
+        let handle = file.handle().map_err(broken)?;
+        handle.truncate(file.len_bytes()).and_then(|()| handle.sync()).map_err(broken)
     }
 
     /// What `write` wrote is an entry now.
