@@ -159,7 +159,7 @@ impl World {
             let at = self.nemesis.place(voters.len());
             voters.remove(at);
         }
-        if voters.len() % 2 == 0 {
+        if voters.len().is_multiple_of(2) {
             voters.pop();
         }
         if self.nemesis.chance(300) {

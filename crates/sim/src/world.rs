@@ -321,7 +321,7 @@ impl World {
                 ClientCall::Ask { node, ticket, request } => {
                     let (from, to) = (Port::Client(ticket.client()), Port::Node(node));
                     if let Some(at) = self.in_order(from, to) {
-                        self.at_time(at, Event::Request { node, ticket, request: Box::new(request) });
+                        self.at_time(at, Event::Request { node, ticket, request });
                     }
                 }
                 ClientCall::WakeAfter { client, us } => self.after_us(us, Event::Wake { client }),

@@ -33,7 +33,7 @@ const KINDS: [producer::Kind; 4] = [
 /// What a client wants of the world.
 #[derive(Clone, Debug)]
 pub enum ClientCall {
-    Ask { node: u32, ticket: Ticket, request: Request },
+    Ask { node: u32, ticket: Ticket, request: Box<Request> },
     WakeAfter { client: u32, us: u64 },
 }
 
@@ -165,7 +165,7 @@ impl Core {
     pub fn ask(&mut self, node: NodeId, request: Request) -> Ticket {
         self.count += 1;
         let ticket = Ticket::new(self.id, self.count);
-        self.calls.push(ClientCall::Ask { node: node.0, ticket, request });
+        self.calls.push(ClientCall::Ask { node: node.0, ticket, request: Box::new(request) });
         ticket
     }
 
