@@ -39,6 +39,16 @@ fn round_trip(stream: &mut TcpStream, text: &[u8]) -> Duration {
     begun.elapsed()
 }
 
+/// Bytes are counted after they were passed on.
+fn await_counts(links: &Links, wanted: (u64, u64)) {
+    let counted = || (links.forwarded_bytes(1, 2), links.forwarded_bytes(2, 1));
+    let begun = Instant::now();
+    while counted() != wanted && begun.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(counted(), wanted);
+}
+
 fn hears_nothing(stream: &mut TcpStream, patience: Duration) {
     stream.set_read_timeout(Some(patience)).unwrap();
     let failure = stream.read(&mut [0; 16]).unwrap_err();
@@ -51,13 +61,7 @@ fn a_whole_link_carries_bytes_both_ways() {
     let mut links = Links::new();
     let address = links.open(1, 2, echo()).unwrap();
     round_trip(&mut dial(address), b"hello");
-    // Bytes are counted after they were passed on.
-    let counted = || (links.forwarded_bytes(1, 2), links.forwarded_bytes(2, 1));
-    let begun = Instant::now();
-    while counted() != (5, 5) && begun.elapsed() < Duration::from_secs(5) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    assert_eq!(counted(), (5, 5));
+    await_counts(&links, (5, 5));
 }
 
 #[test]
@@ -85,7 +89,7 @@ fn one_direction_is_cut_and_the_other_is_not() {
     links.cut_one_way(2, 1);
     stream.write_all(b"there").unwrap();
     hears_nothing(&mut stream, Duration::from_millis(100));
-    assert_eq!((links.forwarded_bytes(1, 2), links.forwarded_bytes(2, 1)), (6, 1));
+    await_counts(&links, (6, 1));
     links.heal_all();
     let mut answer = [0; 5];
     stream.read_exact(&mut answer).unwrap();
