@@ -4,6 +4,7 @@
 //! ids      who and which: NodeId, ClusterId, TopicId, TopicPartition, ProducerId
 //! position where: Offset, Term, LogIndex; when: Timestamp, Tick
 //! batch    Kafka record batch v2: the validated header; the body stays opaque bytes
+//! marker   the end of a transaction in a partition: Kafka's control batch
 //! records  the records inside a batch, decoded and decompressed with a bound; and a builder
 //! checksum CRC-32C, the one checksum of every format of ours
 //! disk     the seam between a room that stores and the machine; `MemDisk` is its double with faults
@@ -18,6 +19,7 @@ pub mod checksum;
 pub mod disk;
 pub mod ids;
 pub mod limits;
+pub mod marker;
 pub mod position;
 pub mod records;
 

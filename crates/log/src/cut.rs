@@ -12,11 +12,12 @@
 use std::sync::Arc;
 
 use base::disk::{Disk, DiskError, DiskFile};
+use base::marker::EndMarker;
 use base::{LogIndex, Offset, Term, Timestamp};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::file::LogFile;
-use crate::flush::{remove_if_there, unless_full};
+use crate::flush::{SideFile, remove_if_there, unless_full};
 use crate::frame::{Frame, Place};
 use crate::limits::SCAN_BYTES;
 use crate::lost::{LostFound, Saver};
@@ -24,6 +25,7 @@ use crate::mark::{Mark, Slot};
 use crate::producers::{Producers, SnapshotPlace};
 use crate::recovery::{read_snapshot, snapshot_name};
 use crate::scan::{ScanError, Scanner};
+use crate::stable::Transactions;
 
 /// What a leader sends to a replica whose next entry it no longer has: where its log starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -131,7 +133,7 @@ impl CutJob {
         let shortened = cut.map(|file| file.shortened(self.place)).transpose().map_err(|error| scan(ground, error))?;
         let (gone, kept): (Vec<SnapshotPlace>, Vec<_>) = self.snapshots.iter().partition(|place| !self.counts(**place));
         let (producers, producers_from) = self.producers(ground, &kept)?;
-        self.forget(ground, &gone, cut)?;
+        self.forget(ground, &gone, shortened.as_ref())?;
         lower(ground, self.mark)?;
         self.shorten(ground, cut, shortened.as_ref().map(LogFile::len_bytes))?;
         let mut done = CutDone {
@@ -177,43 +179,65 @@ impl CutJob {
     /// The producers at the cut: from the newest snapshot that counts, and the log after it.
     fn producers(&self, ground: &Ground<'_>, kept: &[SnapshotPlace]) -> Result<(Producers, Offset), DiskError> {
         let mut producers = Producers::default();
-        let mut from = Offset::ZERO;
+        // Batches from here on are not in them yet, and from the second place on not in their transactions.
+        let (mut from, mut open_from) = (Offset::ZERO, Offset::ZERO);
         if self.install.is_some() {
             return Ok((producers, from));
         }
         for place in kept.iter().rev() {
             if let Some(found) = read_snapshot(ground.disk, ground.dir, *place)? {
-                (producers, from) = (found, place.next_offset);
+                (producers, from, open_from) = (found, place.next_offset, place.next_offset);
+                if place.last_index == self.seeded {
+                    producers.transactions = Transactions::default();
+                    open_from = Offset::ZERO;
+                }
                 break;
             }
         }
-        for file in self.files.iter().filter(|file| file.next_offset() > from) {
-            let relative = (from.0 - file.name.base_offset.0).max(0).unsigned_abs();
+        let first = from.min(open_from);
+        for file in self.files.iter().filter(|file| file.next_offset() > first) {
+            let relative = (first.0 - file.name.base_offset.0).max(0).unsigned_abs();
             let near = file.with_index(|index| index.position_of_offset(relative));
             let (position, _) = near.map_err(|error| scan(ground, error))?;
             let handle = file.handle()?;
             let mut scanner = Scanner::new(handle.as_ref(), position, file.len_bytes(), SCAN_BYTES);
-            while let Some((_, frame, _)) = scanner.next().map_err(|error| scan(ground, error))? {
-                match frame {
-                    Frame::Batch(header) if header.base_offset >= self.place.offset => break,
-                    Frame::Batch(header) if header.base_offset >= from => {
-                        producers.record(&header, self.wall, self.producers_max);
-                    }
-                    Frame::Batch(_) | Frame::Note(_) => {}
+            while let Some((_, frame, bytes)) = scanner.next().map_err(|error| scan(ground, error))? {
+                let Frame::Batch(header) = frame else { continue };
+                if header.base_offset >= self.place.offset {
+                    break;
+                }
+                let marker = EndMarker::decode(&header, bytes);
+                // The files know already what was aborted.
+                if header.base_offset >= from {
+                    producers.record(&header, marker.as_ref(), self.wall, self.producers_max);
+                } else if header.base_offset >= open_from {
+                    producers.transactions.record(&header, marker.as_ref(), self.wall);
                 }
             }
         }
         Ok((producers, from))
     }
 
-    /// Removes what speaks of entries above the cut.
-    fn forget(&self, ground: &Ground<'_>, gone: &[SnapshotPlace], cut: Option<&Arc<LogFile>>) -> Result<(), DiskError> {
-        let paths = gone.iter().map(|place| format!("{}/{}", ground.dir, snapshot_name(*place)));
-        let paths: Vec<String> = paths.chain(cut.map(|file| file.index_path())).collect();
+    /// Removes what speaks of entries above the cut; what is left of the last file gets its index at once, for only
+    /// that one knows what was aborted in it.
+    fn forget(
+        &self,
+        ground: &Ground<'_>,
+        gone: &[SnapshotPlace],
+        shortened: Option<&LogFile>,
+    ) -> Result<(), DiskError> {
+        let paths: Vec<String> = gone.iter().map(|place| format!("{}/{}", ground.dir, snapshot_name(*place))).collect();
         for path in &paths {
             remove_if_there(ground.disk, path)?;
         }
-        if paths.is_empty() { Ok(()) } else { ground.disk.sync_dir(ground.dir) }
+        if let Some(file) = shortened {
+            let side = file.encode_index().map(|content| SideFile { path: file.index_path(), content });
+            let is_written = side.map_or(Ok(false), |side| side.write(ground.disk))?;
+            if !is_written {
+                remove_if_there(ground.disk, &file.index_path())?;
+            }
+        }
+        if paths.is_empty() && shortened.is_none() { Ok(()) } else { ground.disk.sync_dir(ground.dir) }
     }
 
     fn shorten(&self, ground: &Ground<'_>, cut: Option<&Arc<LogFile>>, len: Option<u64>) -> Result<(), DiskError> {
@@ -264,6 +288,8 @@ impl CutJob {
         done.shortened = None;
         done.snapshots = vec![install.place];
         done.producers = install.producers.clone();
+        // They are of a place further on: what is open here is seen in the batches that follow.
+        done.producers.transactions = Transactions::default();
         done.producers_from = install.place.next_offset;
         done.mark = Mark { sequence: mark.sequence + 1, ..mark };
         Ok(())

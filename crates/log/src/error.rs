@@ -21,6 +21,19 @@ pub enum AppendError {
     /// A newer incarnation of the producer has written.
     #[error("producer {producer} with epoch {found} was fenced by epoch {current}")]
     FencedEpoch { producer: ProducerId, current: ProducerEpoch, found: ProducerEpoch },
+    /// The first batch of a transaction here, and it is not known whether the transaction runs: ask the coordinator
+    /// ([`crate::Partition::verify_begin`]), then append again.
+    #[error("producer {producer} with epoch {epoch} has no transaction that is known to run here")]
+    NotVerified { producer: ProducerId, epoch: ProducerEpoch },
+    /// The batch does not fit the producer's transaction. Do not send it again.
+    #[error("record batch refused: {0}")]
+    InvalidTransaction(&'static str),
+    /// Try again when some have ended.
+    #[error("{open} transactions are open in this partition: try again")]
+    TooManyTransactions { open: usize },
+    /// A marker of a coordinator that was replaced. Do not send it again.
+    #[error("coordinator epoch {found} for producer {producer} was fenced by {current}")]
+    FencedCoordinator { producer: ProducerId, current: i32, found: i32 },
     /// Ask `leader`, if known, or again after refreshing the metadata.
     #[error("this node does not lead the partition")]
     NotLeader { leader: Option<NodeId> },

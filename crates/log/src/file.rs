@@ -11,9 +11,10 @@ use base::disk::{Disk, DiskError, DiskFile};
 use base::{LogIndex, Offset, Term, Timestamp};
 
 use crate::frame::{Frame, FrameError, Place};
-use crate::index::{INDEX_HEADER_BYTES, IndexEntry, SparseIndex, Summary};
-use crate::limits::SCAN_BYTES;
+use crate::index::{AbortedList, INDEX_HEADER_BYTES, IndexEntry, IndexFile, IndexHeader, SparseIndex, Summary};
+use crate::limits::{ABORTED_MAX, SCAN_BYTES};
 use crate::scan::{ScanError, Scanner};
+use crate::stable::Aborted;
 
 /// What a log file's name says.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -59,6 +60,8 @@ pub(crate) struct LogFile {
     handle: OnceLock<Arc<dyn DiskFile>>,
     /// `None` until someone needs it.
     index: RwLock<Option<SparseIndex>>,
+    /// What its markers aborted, by rising marker; `None` until someone needs it.
+    aborted: RwLock<AbortedList>,
     len: AtomicU64,
     next_offset: AtomicI64,
     next_index: AtomicU64,
@@ -87,17 +90,18 @@ impl LogFile {
             max_timestamp: Timestamp(-1),
             last_append: wall,
         };
-        let file = Self::known(disk, dir, name, summary, Some(SparseIndex::default()));
+        let file = Self::known(disk, dir, name, summary, Some(SparseIndex::default()), Some(Vec::new()));
         Ok(Self { handle: OnceLock::from(handle), ..file })
     }
 
-    /// A file of which `summary` is known; its index is read when needed, if not given.
+    /// A file of which `summary` is known; its index and what was aborted in it are read when needed, if not given.
     pub fn known(
         disk: Arc<dyn Disk>,
         dir: Arc<str>,
         name: FileName,
         summary: Summary,
         index: Option<SparseIndex>,
+        aborted: AbortedList,
     ) -> Self {
         Self {
             name,
@@ -105,6 +109,7 @@ impl LogFile {
             dir,
             handle: OnceLock::new(),
             index: RwLock::new(index),
+            aborted: RwLock::new(aborted),
             len: AtomicU64::new(summary.bytes),
             next_offset: AtomicI64::new(summary.next_offset.0),
             next_index: AtomicU64::new(summary.next_index.0),
@@ -208,7 +213,42 @@ impl LogFile {
     /// The `.idx` file of the file as it is now; `None` if no one has needed the index yet.
     pub fn encode_index(&self) -> Option<bytes::Bytes> {
         let summary = self.summary();
-        self.read_index().as_ref().map(|index| index.encode(self.name, summary))
+        let aborted = self.aborted.read().unwrap_or_else(PoisonError::into_inner);
+        self.read_index().as_ref().map(|index| index.encode(self.name, summary, aborted.as_deref()))
+    }
+
+    /// A marker that was written here last aborted this.
+    pub fn note_aborted(&self, one: Aborted) {
+        if let Some(list) = self.aborted.write().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            list.push(one);
+        }
+    }
+
+    /// True if it can note no more.
+    pub fn is_full_of_aborted(&self) -> bool {
+        let aborted = self.aborted.read().unwrap_or_else(PoisonError::into_inner);
+        aborted.as_ref().is_some_and(|list| list.len() >= ABORTED_MAX)
+    }
+
+    /// Asks what was aborted; reads the `.idx` first if no one has needed it yet. `None`: it does not say.
+    pub fn with_aborted<T>(&self, ask: impl FnOnce(&[Aborted]) -> T) -> Result<Option<T>, DiskError> {
+        if let Some(list) = self.aborted.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            return Ok(Some(ask(list)));
+        }
+        let stored = read_index_file(self.disk.as_ref(), &self.dir, self.name)?;
+        let Some(list) =
+            stored.filter(|stored| stored.summary.bytes == self.len_bytes()).and_then(|stored| stored.aborted)
+        else {
+            return Ok(None);
+        };
+        let answer = ask(&list);
+        self.learn_aborted(list);
+        Ok(Some(answer))
+    }
+
+    /// What was aborted was found in the log.
+    pub fn learn_aborted(&self, list: Vec<Aborted>) {
+        self.aborted.write().unwrap_or_else(PoisonError::into_inner).get_or_insert(list);
     }
 
     /// Asks the index; reads or rebuilds it first if no one has needed it yet.
@@ -244,7 +284,11 @@ impl LogFile {
             max_timestamp: walked.max_timestamp,
             last_append: self.summary().last_append,
         };
-        Ok(Self::known(Arc::clone(&self.disk), Arc::clone(&self.dir), self.name, summary, Some(index)))
+        let mut aborted = self.aborted.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(list) = &mut aborted {
+            list.retain(|one| one.last < place.offset);
+        }
+        Ok(Self::known(Arc::clone(&self.disk), Arc::clone(&self.dir), self.name, summary, Some(index), aborted))
     }
 
     /// Tells where each entry from `index` on ends.
@@ -293,10 +337,10 @@ impl LogFile {
     /// Of a closed file: from its `.idx`, or by walking it.
     fn load_index(&self) -> Result<SparseIndex, ScanError> {
         let stored = read_index_file(self.disk.as_ref(), &self.dir, self.name).map_err(ScanError::Disk)?;
-        if let Some((index, summary)) = stored
-            && summary.bytes == self.len_bytes()
+        if let Some(stored) = stored
+            && stored.summary.bytes == self.len_bytes()
         {
-            return Ok(index);
+            return Ok(stored.index);
         }
         let handle = self.handle().map_err(ScanError::Disk)?;
         let mut scanner = Scanner::new(handle.as_ref(), 0, self.len_bytes(), SCAN_BYTES);
@@ -306,6 +350,7 @@ impl LogFile {
             self.name,
             Summary { bytes: 0, next_offset: self.name.base_offset, ..self.summary() },
             Some(SparseIndex::default()),
+            None,
         );
         copy.next_index.store(self.name.base_index.0, Ordering::Release);
         copy.max_timestamp.store(-1, Ordering::Release);
@@ -348,31 +393,24 @@ pub(crate) fn path_of(dir: &str, name: FileName, extension: &str) -> String {
 }
 
 /// The `.idx` file of `name`, if it is there and whole.
-pub(crate) fn read_index_file(
-    disk: &dyn Disk,
-    dir: &str,
-    name: FileName,
-) -> Result<Option<(SparseIndex, Summary)>, DiskError> {
-    let file = match disk.open(&path_of(dir, name, "idx")) {
-        Ok(file) => file,
-        Err(DiskError::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut header = [0; INDEX_HEADER_BYTES];
-    if file.read_at(0, &mut header)? < INDEX_HEADER_BYTES {
-        return Ok(None);
-    }
-    let Some((_, len)) = SparseIndex::decode_summary(&header, name) else { return Ok(None) };
-    if len != file.len_bytes() {
-        return Ok(None);
-    }
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+pub(crate) fn read_index_file(disk: &dyn Disk, dir: &str, name: FileName) -> Result<Option<IndexFile>, DiskError> {
+    let Some((file, _)) = open_index(disk, dir, name)? else { return Ok(None) };
+    let mut bytes = vec![0; usize::try_from(file.len_bytes()).unwrap_or(0)];
     let read = file.read_at(0, &mut bytes)?;
     Ok(SparseIndex::decode(&bytes[..read], name))
 }
 
 /// As `read_index_file`, but the header alone.
-pub(crate) fn read_index_summary(disk: &dyn Disk, dir: &str, name: FileName) -> Result<Option<Summary>, DiskError> {
+pub(crate) fn read_index_header(disk: &dyn Disk, dir: &str, name: FileName) -> Result<Option<IndexHeader>, DiskError> {
+    Ok(open_index(disk, dir, name)?.map(|(_, header)| header))
+}
+
+/// An `.idx` file whose length is what its header says.
+fn open_index(
+    disk: &dyn Disk,
+    dir: &str,
+    name: FileName,
+) -> Result<Option<(Arc<dyn DiskFile>, IndexHeader)>, DiskError> {
     let file = match disk.open(&path_of(dir, name, "idx")) {
         Ok(file) => file,
         Err(DiskError::NotFound { .. }) => return Ok(None),
@@ -382,6 +420,6 @@ pub(crate) fn read_index_summary(disk: &dyn Disk, dir: &str, name: FileName) -> 
     if file.read_at(0, &mut header)? < INDEX_HEADER_BYTES {
         return Ok(None);
     }
-    let summary = SparseIndex::decode_summary(&header, name);
-    Ok(summary.filter(|(_, len)| *len == file.len_bytes()).map(|(summary, _)| summary))
+    let header = SparseIndex::decode_header(&header, name).filter(|header| header.fits(file.len_bytes()));
+    Ok(header.map(|header| (file, header)))
 }

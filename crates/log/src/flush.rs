@@ -1,10 +1,11 @@
 //! What has to reach the disk, in the one order that survives a crash at any point.
 //!
 //! ```text
-//! hard states -> log files -> their names -> members -> mark -> producers, indexes -> mark's sync -> removals
+//! hard states -> log files -> their names -> members -> mark -> indexes, producers -> mark's sync -> removals
 //! ```
 //! The vote before the entries of its term; the mark after what it speaks of; a file's removal after the
-//! mark that says it is not missed. If entries have to go, that is done in place of the mark: see `cut`.
+//! mark that says it is not missed; indexes before the producers of the same place, because only they know what was
+//! aborted below it. If entries have to go, that is done in place of the mark: see `cut`.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +47,24 @@ pub struct FlushJob {
 pub(crate) struct SideFile {
     pub path: String,
     pub content: Bytes,
+}
+
+impl SideFile {
+    /// Writes it as a whole. False if there was no room: then what was there before still is.
+    pub fn write(&self, disk: &dyn Disk) -> Result<bool, DiskError> {
+        let temporary = format!("{}.tmp", self.path);
+        remove_if_there(disk, &temporary)?;
+        let written = disk.create(&temporary).and_then(|file| {
+            file.append(&[&self.content])?;
+            file.sync()
+        });
+        if !unless_full(written)? {
+            remove_if_there(disk, &temporary)?;
+            return Ok(false);
+        }
+        disk.rename(&temporary, &self.path)?;
+        Ok(true)
+    }
 }
 
 /// What a [`FlushJob`] did; for [`crate::Partition::flushed`].
@@ -128,17 +147,9 @@ impl FlushJob {
 
     fn write_side_files(&self) -> Result<bool, DiskError> {
         for side in &self.side_files {
-            let temporary = format!("{}.tmp", side.path);
-            remove_if_there(self.disk.as_ref(), &temporary)?;
-            let written = self.disk.create(&temporary).and_then(|file| {
-                file.append(&[&side.content])?;
-                file.sync()
-            });
-            if !unless_full(written)? {
-                remove_if_there(self.disk.as_ref(), &temporary)?;
+            if !side.write(self.disk.as_ref())? {
                 return Ok(false);
             }
-            self.disk.rename(&temporary, &side.path)?;
         }
         if !self.side_files.is_empty() {
             self.disk.sync_dir(&self.dir)?;

@@ -9,11 +9,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::file::FileName;
 use crate::limits::INDEX_FILE_BYTES_MAX;
+use crate::stable::{ABORTED_BYTES, Aborted};
 
 pub(crate) const INDEX_HEADER_BYTES: usize = 80;
 const ENTRY_BYTES: usize = 24;
 const MAGIC: &[u8; 4] = b"SWIX";
-const VERSION: u16 = 1;
+/// Nothing was aborted in the file.
+const VERSION_PLAIN: u16 = 1;
+const VERSION: u16 = 2;
+/// In place of a number of aborted transactions.
+const UNKNOWN: u32 = u32::MAX;
 
 /// What is known of a log file without reading it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +40,40 @@ pub(crate) struct IndexEntry {
     pub position: u32,
     /// Largest timestamp of all batches before `position`; -1 if none.
     pub max_before: Timestamp,
+}
+
+/// The transactions that were aborted in a file, by rising marker. `None`: not known, to be read from the log.
+pub(crate) type AbortedList = Option<Vec<Aborted>>;
+
+/// What an `.idx` file's header says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct IndexHeader {
+    pub summary: Summary,
+    /// Nothing was aborted in the file.
+    pub is_plain: bool,
+    /// Up to the end of the entries.
+    entries_end: u64,
+}
+
+/// What an `.idx` file holds.
+pub(crate) struct IndexFile {
+    pub index: SparseIndex,
+    pub summary: Summary,
+    pub aborted: AbortedList,
+}
+
+impl IndexHeader {
+    /// True if an `.idx` file with this header may be this long.
+    pub fn fits(&self, len: u64) -> bool {
+        let plain = self.entries_end + 4;
+        let rest = len.checked_sub(plain + 4);
+        len <= INDEX_FILE_BYTES_MAX
+            && if self.is_plain {
+                len == plain
+            } else {
+                rest.is_some_and(|rest| rest.is_multiple_of(ABORTED_BYTES as u64))
+            }
+    }
 }
 
 /// Entries by rising offset, index and position; relative to the file's base.
@@ -94,10 +133,11 @@ impl SparseIndex {
     }
 
     /// The `.idx` file.
-    pub fn encode(&self, name: FileName, summary: Summary) -> Bytes {
+    pub fn encode(&self, name: FileName, summary: Summary, aborted: Option<&[Aborted]>) -> Bytes {
         let mut bytes = BytesMut::with_capacity(INDEX_HEADER_BYTES + self.entries.len() * ENTRY_BYTES + 4);
+        let is_plain = aborted.is_some_and(<[Aborted]>::is_empty);
         bytes.put_slice(MAGIC);
-        bytes.put_u16(VERSION);
+        bytes.put_u16(if is_plain { VERSION_PLAIN } else { VERSION });
         bytes.put_u16(0);
         bytes.put_i64(name.base_offset.0);
         bytes.put_u64(name.base_index.0);
@@ -116,21 +156,25 @@ impl SparseIndex {
             bytes.put_u32(0);
             bytes.put_i64(entry.max_before.0);
         }
+        if !is_plain {
+            bytes.put_u32(aborted.map_or(UNKNOWN, |list| u32::try_from(list.len()).unwrap_or(UNKNOWN)));
+            aborted.unwrap_or_default().iter().for_each(|one| one.encode(&mut bytes));
+        }
         bytes.put_u32(crc32c(&bytes[INDEX_HEADER_BYTES..]));
         bytes.freeze()
     }
 
-    /// What an `.idx` file's header says of the log file `name`, and how long the file is then. `None` if
-    /// it is no such header.
-    pub fn decode_summary(header: &[u8; INDEX_HEADER_BYTES], name: FileName) -> Option<(Summary, u64)> {
+    /// What an `.idx` file's header says of the log file `name`. `None` if it is no such header.
+    pub fn decode_header(header: &[u8; INDEX_HEADER_BYTES], name: FileName) -> Option<IndexHeader> {
         let number = |at: usize| -> u64 {
             let mut out = [0; 8];
             out.copy_from_slice(&header[at..at + 8]);
             u64::from_be_bytes(out)
         };
         let small = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let is_plain = header[4..6] == VERSION_PLAIN.to_be_bytes();
         let fits = header[0..4] == *MAGIC
-            && header[4..6] == VERSION.to_be_bytes()
+            && (is_plain || header[4..6] == VERSION.to_be_bytes())
             && small(INDEX_HEADER_BYTES - 4) == crc32c(&header[..INDEX_HEADER_BYTES - 4])
             && number(8) == name.base_offset.0.cast_unsigned()
             && number(16) == name.base_index.0
@@ -142,23 +186,26 @@ impl SparseIndex {
             max_timestamp: Timestamp(number(56).cast_signed()),
             last_append: Timestamp(number(64).cast_signed()),
         };
-        let len = (INDEX_HEADER_BYTES + 4) as u64 + u64::from(small(72)) * ENTRY_BYTES as u64;
+        let entries_end = INDEX_HEADER_BYTES as u64 + u64::from(small(72)) * ENTRY_BYTES as u64;
         let sane = summary.next_offset >= name.base_offset && summary.next_index >= name.base_index;
-        (fits && sane && len <= INDEX_FILE_BYTES_MAX).then_some((summary, len))
+        let header = IndexHeader { summary, is_plain, entries_end };
+        (fits && sane && entries_end + 4 <= INDEX_FILE_BYTES_MAX).then_some(header)
     }
 
-    /// The entries of a whole `.idx` file. `None` if they are damaged or out of order.
-    pub fn decode(bytes: &[u8], name: FileName) -> Option<(Self, Summary)> {
-        let header = bytes.first_chunk::<INDEX_HEADER_BYTES>()?;
-        let (summary, len) = Self::decode_summary(header, name)?;
-        if bytes.len() as u64 != len {
+    /// A whole `.idx` file. `None` if it is damaged or out of order.
+    pub fn decode(bytes: &[u8], name: FileName) -> Option<IndexFile> {
+        let header = Self::decode_header(bytes.first_chunk::<INDEX_HEADER_BYTES>()?, name)?;
+        if !header.fits(bytes.len() as u64) {
             return None;
         }
         let (body, crc) = bytes[INDEX_HEADER_BYTES..].split_last_chunk::<4>()?;
         if crc32c(body) != u32::from_be_bytes(*crc) {
             return None;
         }
-        let entries: Vec<IndexEntry> = body
+        let entries_bytes = usize::try_from(header.entries_end).ok()? - INDEX_HEADER_BYTES;
+        let (entries, rest) = body.split_at_checked(entries_bytes)?;
+        let aborted = if header.is_plain { Some(Vec::new()) } else { decode_aborted(rest)? };
+        let entries: Vec<IndexEntry> = entries
             .chunks_exact(ENTRY_BYTES)
             .map(|entry| {
                 let small = |at: usize| u32::from_be_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
@@ -167,10 +214,24 @@ impl SparseIndex {
                 IndexEntry { offset: small(0), index: small(4), position: small(8), max_before }
             })
             .collect();
+        let summary = header.summary;
         let rising = entries.is_sorted_by(|a, b| a.position < b.position && a.offset <= b.offset && a.index < b.index);
         let inside = entries.last().is_none_or(|last| u64::from(last.position) < summary.bytes);
-        (rising && inside).then_some((Self { entries }, summary))
+        (rising && inside).then_some(IndexFile { index: Self { entries }, summary, aborted })
     }
+}
+
+/// `None` if it is not as long as it says, or out of order.
+fn decode_aborted(bytes: &[u8]) -> Option<AbortedList> {
+    let (count, rest) = bytes.split_first_chunk::<4>()?;
+    let count = u32::from_be_bytes(*count);
+    if count == UNKNOWN {
+        return rest.is_empty().then_some(None);
+    }
+    let list: Vec<Aborted> = rest.chunks_exact(ABORTED_BYTES).map(Aborted::decode).collect();
+    let is_whole = list.len() * ABORTED_BYTES == rest.len() && u32::try_from(list.len()) == Ok(count);
+    let rising = list.is_sorted_by(|a, b| a.last < b.last) && list.iter().all(|one| one.first < one.last);
+    (is_whole && rising).then_some(Some(list))
 }
 
 #[cfg(test)]

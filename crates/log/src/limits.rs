@@ -39,6 +39,14 @@ pub const INDEX_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Largest producer snapshot accepted.
 pub const PRODUCERS_FILE_BYTES_MAX: u64 = 256 << 20;
 
+/// Open transactions of a partition; past it none begins until one ends.
+pub const OPEN_TRANSACTIONS_MAX: usize = 10_000;
+/// Aborted transactions noted per log file: a file that has as many is closed.
+pub const ABORTED_MAX: usize = 1 << 20;
+/// Transactions that the coordinator was asked about at once; past it the oldest question counts for nothing.
+pub const VERIFICATIONS_MAX: usize = 10_000;
+/// How long a coordinator's yes to a transaction's first batch holds, from the question on.
+pub const VERIFIED_MS: u64 = 30_000;
 /// Ranges of offsets acknowledged before they were committed; past it two count as one, with what is between.
 pub(crate) const ACKED_RANGES_MAX: usize = 4096;
 /// Largest manifest of a file in lost+found that is read.
@@ -50,6 +58,7 @@ pub(crate) const MESSAGES_MAX: usize = 16 << 10;
 /// After this long the mark learns of a commit that no flush followed.
 pub(crate) const COMMIT_MARK_MS: u64 = 1000;
 
+const _: () = assert!(ABORTED_MAX * 32 < INDEX_FILE_BYTES_MAX as usize, "what was aborted must fit into an index");
 const _: () = assert!(SCAN_BYTES as u64 <= FILE_BYTES_MAX, "a scan reads part of a file");
 const _: () = assert!(BATCH_BYTES_MAX as u64 <= FILE_BYTES_MAX, "a batch must fit into a file");
 const _: () = assert!(BATCH_BYTES_MAX as u64 <= UNCOMMITTED_BYTES_MAX, "a batch must be appendable");

@@ -17,6 +17,7 @@ use crate::reader::Shared;
 use crate::recovery::{Asker, Recovered, Recovery, recover};
 use crate::roster::Roster;
 use crate::storage::{LogStorage, Now, WriteFault};
+use crate::verification::Verifications;
 use crate::{AppendError, OpenError, PartitionConfig, Reader, Seats, Stopped, damage, lost};
 
 mod append;
@@ -24,6 +25,7 @@ mod commit;
 mod flushing;
 mod replication;
 mod retention;
+mod transactions;
 
 pub use append::Appended;
 pub use replication::PartitionStatus;
@@ -46,6 +48,8 @@ pub struct Partition {
     /// Batches below are accounted for in `producers`, also those that are still to come from the leader.
     producers_from: Offset,
     producers_expired: Tick,
+    /// Transactions that may begin here.
+    verifications: Verifications,
     /// Entries not committed: their index and the offset after them.
     pending: VecDeque<(LogIndex, Offset)>,
     /// A ready whose entries could not be written: for lack of room, or because others have to go first.
@@ -211,7 +215,7 @@ impl Partition {
         let group =
             GroupConfig { uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX, ..GroupConfig::standard(node, seed(id)) };
         let group = Group::open(group, storage).map_err(|error| OpenError::Group(error.to_string()))?;
-        let partition = Self {
+        let mut partition = Self {
             id,
             node,
             config,
@@ -221,6 +225,7 @@ impl Partition {
             producers: recovered.producers,
             producers_from: recovered.producers_from,
             producers_expired: now.tick,
+            verifications: Verifications::default(),
             pending: recovered.undecided,
             stalled: None,
             cutting: None,
@@ -252,6 +257,7 @@ impl Partition {
             flushing: None,
             stopped: None,
         };
+        partition.learn_stable();
         Ok((partition, recovery))
     }
 
@@ -259,6 +265,12 @@ impl Partition {
     #[must_use]
     pub fn committed(&self) -> Offset {
         self.storage().shared.committed()
+    }
+
+    /// The first offset that may belong to a transaction whose end is not committed, or is not committed itself.
+    #[must_use]
+    pub fn last_stable(&self) -> Offset {
+        self.reader().last_stable()
     }
 
     /// The first offset not written.

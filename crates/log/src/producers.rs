@@ -9,29 +9,52 @@ use std::collections::BTreeMap;
 
 use base::batch::BatchHeader;
 use base::checksum::crc32c;
+use base::marker::EndMarker;
 use base::{LogIndex, Offset, ProducerEpoch, ProducerId, Timestamp};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::AppendError;
 use crate::limits::PRODUCER_BATCHES_MAX;
+use crate::stable::{Aborted, Transactions};
 
 const MAGIC: &[u8; 4] = b"SWPR";
-const VERSION: u16 = 1;
+/// As long as there is nothing of transactions.
+const VERSION_PLAIN: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 28;
 const PRODUCER_BYTES: usize = 20;
 const BATCH_BYTES: usize = 20;
+/// No coordinator has written a marker.
+const NO_COORDINATOR: i32 = -1;
 
 /// All producers of a partition.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Producers {
     by_id: BTreeMap<ProducerId, Producer>,
+    pub transactions: Transactions,
+}
+
+/// What a partition knows of a producer: DescribeProducers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducerSeen {
+    pub producer: ProducerId,
+    pub epoch: ProducerEpoch,
+    /// -1 if it has written nothing in this epoch.
+    pub last_sequence: i32,
+    pub last_timestamp: Timestamp,
+    /// Where its open transaction begins.
+    pub txn_start: Option<Offset>,
+    /// Of its last marker; -1 if there was none.
+    pub coordinator_epoch: i32,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Producer {
     epoch: ProducerEpoch,
     last_append: Timestamp,
-    /// Oldest first, never empty, at most [`PRODUCER_BATCHES_MAX`].
+    /// Of the coordinator that wrote its last marker.
+    coordinator_epoch: i32,
+    /// Oldest first, at most [`PRODUCER_BATCHES_MAX`].
     batches: Vec<Remembered>,
 }
 
@@ -94,19 +117,62 @@ impl Producers {
         Ok(Verdict::New)
     }
 
-    /// Remembers a batch that was written; its header has its offsets.
-    pub fn record(&mut self, header: &BatchHeader, wall: Timestamp, producers_max: usize) {
-        if header.producer_id.0 < 0 || header.producer_epoch.0 < 0 {
+    /// Refuses a marker of a producer that was fenced since, or of a coordinator that was replaced.
+    pub fn check_marker(&self, marker: &EndMarker) -> Result<(), AppendError> {
+        if marker.producer.0 < 0 || marker.epoch.0 < 0 {
+            return Err(AppendError::Unsupported("a marker's producer and epoch must not be negative"));
+        }
+        let Some(known) = self.by_id.get(&marker.producer) else { return Ok(()) };
+        if marker.coordinator_epoch < known.coordinator_epoch {
+            let (current, found) = (known.coordinator_epoch, marker.coordinator_epoch);
+            return Err(AppendError::FencedCoordinator { producer: marker.producer, current, found });
+        }
+        if marker.epoch < known.epoch {
+            let (producer, current) = (marker.producer, known.epoch);
+            return Err(AppendError::FencedEpoch { producer, current, found: marker.epoch });
+        }
+        Ok(())
+    }
+
+    /// True if a marker would say nothing new: what it ends has ended, by the same coordinator.
+    pub fn is_ended(&self, marker: &EndMarker) -> bool {
+        let known = self.by_id.get(&marker.producer);
+        !self.transactions.is_open(marker.producer)
+            && known
+                .is_some_and(|known| (known.epoch, known.coordinator_epoch) == (marker.epoch, marker.coordinator_epoch))
+    }
+
+    /// Remembers a batch that was written; its header has its offsets. Tells of the transaction that it aborts.
+    pub fn record(
+        &mut self,
+        header: &BatchHeader,
+        marker: Option<&EndMarker>,
+        wall: Timestamp,
+        producers_max: usize,
+    ) -> Option<Aborted> {
+        let aborted = self.transactions.record(header, marker, wall);
+        self.remember(header, marker, wall, producers_max);
+        aborted
+    }
+
+    fn remember(&mut self, header: &BatchHeader, marker: Option<&EndMarker>, wall: Timestamp, producers_max: usize) {
+        if header.producer_id.0 < 0 || header.producer_epoch.0 < 0 || (header.is_control() && marker.is_none()) {
             return;
         }
         let producer = self.by_id.entry(header.producer_id).or_insert_with(|| Producer {
             epoch: header.producer_epoch,
             last_append: wall,
+            coordinator_epoch: NO_COORDINATOR,
             batches: Vec::with_capacity(1),
         });
         if producer.epoch != header.producer_epoch {
             producer.epoch = header.producer_epoch;
             producer.batches.clear();
+        }
+        if let Some(marker) = marker {
+            producer.last_append = wall;
+            producer.coordinator_epoch = producer.coordinator_epoch.max(marker.coordinator_epoch);
+            return self.bound(producers_max, header.producer_id);
         }
         if producer.batches.len() == PRODUCER_BATCHES_MAX {
             producer.batches.remove(0);
@@ -124,7 +190,8 @@ impl Producers {
     /// Forgets producers silent for longer than `expiry_ms`.
     pub fn expire(&mut self, wall: Timestamp, expiry_ms: u64) {
         let oldest = wall.0.saturating_sub(i64::try_from(expiry_ms).unwrap_or(i64::MAX));
-        self.by_id.retain(|_, producer| producer.last_append.0 >= oldest);
+        let transactions = &self.transactions;
+        self.by_id.retain(|id, producer| producer.last_append.0 >= oldest || transactions.is_open(*id));
     }
 
     /// Past the bound, forgets those silent longest; an eighth at once, so that it costs little on average.
@@ -132,8 +199,9 @@ impl Producers {
         if self.by_id.len() <= producers_max.max(1) {
             return;
         }
-        let mut silent: Vec<(Timestamp, ProducerId)> =
-            self.by_id.iter().map(|(id, producer)| (producer.last_append, *id)).filter(|(_, id)| *id != keep).collect();
+        let silent = self.by_id.iter().map(|(id, producer)| (producer.last_append, *id));
+        let may_go = |id: ProducerId| id != keep && !self.transactions.is_open(id);
+        let mut silent: Vec<(Timestamp, ProducerId)> = silent.filter(|(_, id)| may_go(*id)).collect();
         let count = (silent.len() / 8).max(1).min(silent.len());
         if count < silent.len() {
             silent.select_nth_unstable(count);
@@ -143,11 +211,25 @@ impl Producers {
         }
     }
 
+    pub fn list(&self) -> impl Iterator<Item = ProducerSeen> + '_ {
+        self.by_id.iter().map(|(id, producer)| ProducerSeen {
+            producer: *id,
+            epoch: producer.epoch,
+            last_sequence: producer.batches.last().map_or(-1, |last| last.last_sequence),
+            last_timestamp: producer.last_append,
+            txn_start: self.transactions.first_of(*id),
+            coordinator_epoch: producer.coordinator_epoch,
+        })
+    }
+
     /// The `.producers` file.
     pub fn encode(&self, place: SnapshotPlace) -> Bytes {
+        let no_marker =
+            |producer: &Producer| producer.coordinator_epoch == NO_COORDINATOR && !producer.batches.is_empty();
+        let is_plain = self.transactions.is_empty() && self.by_id.values().all(no_marker);
         let mut bytes = BytesMut::with_capacity(HEADER_BYTES + self.by_id.len() * (PRODUCER_BYTES + BATCH_BYTES) + 4);
         bytes.put_slice(MAGIC);
-        bytes.put_u16(VERSION);
+        bytes.put_u16(if is_plain { VERSION_PLAIN } else { VERSION });
         bytes.put_u16(0);
         bytes.put_i64(place.next_offset.0);
         bytes.put_u64(place.last_index.0);
@@ -158,12 +240,18 @@ impl Producers {
             bytes.put_u8(u8::try_from(producer.batches.len()).unwrap_or(u8::MAX));
             bytes.put_u8(0);
             bytes.put_i64(producer.last_append.0);
+            if !is_plain {
+                bytes.put_i32(producer.coordinator_epoch);
+            }
             for batch in &producer.batches {
                 bytes.put_i32(batch.base_sequence);
                 bytes.put_i32(batch.last_sequence);
                 bytes.put_i64(batch.base_offset.0);
                 bytes.put_i32(batch.last_offset_delta);
             }
+        }
+        if !is_plain {
+            self.transactions.encode(&mut bytes);
         }
         bytes.put_u32(crc32c(&bytes));
         bytes.freeze()
@@ -175,7 +263,8 @@ impl Producers {
         if body.len() < HEADER_BYTES || crc32c(body) != u32::from_be_bytes(*crc) {
             return None;
         }
-        if body[0..4] != *MAGIC || body[4..6] != VERSION.to_be_bytes() {
+        let is_plain = body[4..6] == VERSION_PLAIN.to_be_bytes();
+        if body[0..4] != *MAGIC || (!is_plain && body[4..6] != VERSION.to_be_bytes()) {
             return None;
         }
         let mut rest = &body[8..];
@@ -183,15 +272,20 @@ impl Producers {
         let count = rest.get_u32();
         let mut producers = Self::default();
         for _ in 0..count {
-            let (id, producer) = decode_producer(&mut rest)?;
+            let (id, producer) = decode_producer(&mut rest, is_plain)?;
             producers.by_id.insert(id, producer);
         }
-        rest.is_empty().then_some((producers, place))
+        if is_plain {
+            return rest.is_empty().then_some((producers, place));
+        }
+        producers.transactions = Transactions::decode(rest)?;
+        Some((producers, place))
     }
 }
 
-fn decode_producer(rest: &mut &[u8]) -> Option<(ProducerId, Producer)> {
-    if rest.len() < PRODUCER_BYTES {
+fn decode_producer(rest: &mut &[u8], is_plain: bool) -> Option<(ProducerId, Producer)> {
+    let (more_bytes, batches_min) = if is_plain { (0, 1) } else { (size_of::<i32>(), 0) };
+    if rest.len() < PRODUCER_BYTES + more_bytes {
         return None;
     }
     let id = ProducerId(rest.get_i64());
@@ -199,7 +293,8 @@ fn decode_producer(rest: &mut &[u8]) -> Option<(ProducerId, Producer)> {
     let count = usize::from(rest.get_u8());
     rest.advance(1);
     let last_append = Timestamp(rest.get_i64());
-    if !(1..=PRODUCER_BATCHES_MAX).contains(&count) || rest.len() < count * BATCH_BYTES {
+    let coordinator_epoch = if is_plain { NO_COORDINATOR } else { rest.get_i32() };
+    if !(batches_min..=PRODUCER_BATCHES_MAX).contains(&count) || rest.len() < count * BATCH_BYTES {
         return None;
     }
     let batches = (0..count)
@@ -210,7 +305,7 @@ fn decode_producer(rest: &mut &[u8]) -> Option<(ProducerId, Producer)> {
             last_offset_delta: rest.get_i32(),
         })
         .collect();
-    Some((id, Producer { epoch, last_append, batches }))
+    Some((id, Producer { epoch, last_append, coordinator_epoch, batches }))
 }
 
 /// The sequence of the last record of a batch.

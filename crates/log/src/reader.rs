@@ -17,12 +17,17 @@ use crate::file::LogFile;
 use crate::frame::{Frame, FrameError, PEEK_BYTES, epoch_of};
 use crate::limits::{READ_BYTES_MAX, TIME_SCAN_BYTES};
 use crate::scan::{ScanError, Scanner};
+use crate::stable::AbortedTransaction;
+
+mod aborted;
 
 /// How far a read may go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadLimit {
     /// Durable on a majority: what consumers see.
     Committed,
+    /// Part of no transaction whose end is not committed: what consumers of committed transactions see.
+    Stable,
     /// All that was written here.
     End,
 }
@@ -35,7 +40,10 @@ pub struct Fetched {
     /// Where to read on.
     pub next: Offset,
     pub committed: Offset,
+    pub stable: Offset,
     pub start: Offset,
+    /// Read up to what is stable: what has to be left out of it, by where it begins. Else empty.
+    pub aborted: Vec<AbortedTransaction>,
 }
 
 /// The part of a partition that owner and readers share.
@@ -43,6 +51,7 @@ pub(crate) struct Shared {
     files: RwLock<Arc<[Arc<LogFile>]>>,
     start: AtomicI64,
     committed: AtomicI64,
+    stable: AtomicI64,
     end: AtomicI64,
     term: AtomicU64,
     corrupt_reads: AtomicU64,
@@ -55,6 +64,7 @@ impl Shared {
             files: RwLock::new(files.into()),
             start: AtomicI64::new(start.0),
             committed: AtomicI64::new(committed.0),
+            stable: AtomicI64::new(start.0),
             end: AtomicI64::new(end.0),
             term: AtomicU64::new(term.0),
             corrupt_reads: AtomicU64::new(0),
@@ -96,6 +106,14 @@ impl Shared {
         Offset(self.end.load(Ordering::Acquire))
     }
 
+    pub fn stable(&self) -> Offset {
+        Offset(self.stable.load(Ordering::Acquire))
+    }
+
+    pub fn set_stable(&self, offset: Offset) {
+        self.stable.store(offset.0, Ordering::Release);
+    }
+
     pub fn set_start(&self, offset: Offset) {
         self.start.store(offset.0, Ordering::Release);
     }
@@ -131,22 +149,29 @@ impl Reader {
     /// # Errors
     /// `OutOfRange` below the start or past the end; `Corrupt` and `Disk` if the first batch cannot be read.
     pub fn read(&self, from: Offset, bytes_max: usize, limit: ReadLimit) -> Result<Fetched, ReadError> {
+        // In this order: what is stable is committed.
+        let stable = self.last_stable();
         let (start, committed) = (self.start(), self.committed());
         if from < start || from > self.end() {
             return Err(self.out_of_range(from));
         }
         let stop = match limit {
             ReadLimit::Committed => committed,
+            ReadLimit::Stable => stable,
             ReadLimit::End => self.end(),
         };
-        let fetched = |bytes, next| Ok(Fetched { bytes, next, committed, start });
+        let fetched = |bytes, next, aborted| Ok(Fetched { bytes, next, committed, stable, start, aborted });
         if from < stop {
             let files = self.shared.files();
             let first = files.partition_point(|file| file.name.base_offset <= from).saturating_sub(1);
             for file in &files[first..] {
                 let read = Read { file, from, stop, bytes_max: bytes_max.min(READ_BYTES_MAX) };
-                match read.run() {
-                    Ok(Some((bytes, next))) => return fetched(bytes, next),
+                let with_aborted = |(bytes, next)| match limit {
+                    ReadLimit::Stable => Ok((bytes, next, aborted::between(&files, from, next)?)),
+                    ReadLimit::Committed | ReadLimit::End => Ok((bytes, next, Vec::new())),
+                };
+                match read.run().and_then(|read| read.map(with_aborted).transpose()) {
+                    Ok(Some((bytes, next, aborted))) => return fetched(bytes, next, aborted),
                     Ok(None) => {}
                     // Trimmed since the check above.
                     Err(ReadError::Disk(DiskError::NotFound { .. })) if from < self.start() => {
@@ -158,7 +183,7 @@ impl Reader {
                 }
             }
         }
-        fetched(Bytes::new(), from)
+        fetched(Bytes::new(), from, Vec::new())
     }
 
     /// The first committed record at or after `time`, and its time.
@@ -241,6 +266,13 @@ impl Reader {
     #[must_use]
     pub fn committed(&self) -> Offset {
         self.shared.committed()
+    }
+
+    /// The first offset that may belong to a transaction whose end is not committed; at most the committed one.
+    #[must_use]
+    pub fn last_stable(&self) -> Offset {
+        let stable = self.shared.stable();
+        stable.max(self.start()).min(self.committed())
     }
 
     /// The first offset not written.

@@ -7,16 +7,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use base::disk::{Disk, DiskError, DiskFile};
+use base::marker::EndMarker;
 use base::{LogIndex, NodeId, Offset, Term, Timestamp};
 
-use crate::file::{FileName, LogFile, path_of, read_index_file, read_index_summary};
+use crate::file::{FileName, LogFile, path_of, read_index_file, read_index_header};
 use crate::frame::{Frame, FrameError, Place};
-use crate::index::{SparseIndex, Summary};
+use crate::index::{AbortedList, IndexFile, SparseIndex, Summary};
 use crate::limits::{PRODUCERS_FILE_BYTES_MAX, SCAN_BYTES};
 use crate::mark::{MARK_NAME, Mark, Slot};
 use crate::producers::{Producers, SnapshotPlace};
 use crate::roster::Roster;
 use crate::scan::{ScanError, Scanner};
+use crate::stable::Transactions;
 use crate::{OpenError, PartitionConfig};
 
 /// What opening found and did.
@@ -207,8 +209,9 @@ struct Walk<'a> {
     /// Files that do not join, or hold nothing good.
     dropped: Vec<FileName>,
     producers: Producers,
-    /// Batches from here on are not in `producers` yet.
+    /// Batches from here on are not in `producers` yet, and from `transactions_from` on not in its transactions.
     producers_from: Offset,
+    transactions_from: Offset,
     recovery: Recovery,
 }
 
@@ -236,6 +239,7 @@ impl<'a> Walk<'a> {
             dropped: Vec::new(),
             producers: Producers::default(),
             producers_from: Offset::ZERO,
+            transactions_from: Offset::ZERO,
             recovery: Recovery::default(),
         }
     }
@@ -245,9 +249,15 @@ impl<'a> Walk<'a> {
         let counts: Vec<_> =
             names.snapshots.iter().copied().filter(|place| self.counts(*place, self.flushed)).collect();
         for place in counts.into_iter().rev() {
-            if let Some(producers) = read_snapshot(self.disk.as_ref(), &self.dir, place)? {
-                self.producers = producers;
+            if let Some(mut producers) = read_snapshot(self.disk.as_ref(), &self.dir, place)? {
                 self.producers_from = place.next_offset;
+                self.transactions_from = place.next_offset;
+                if self.is_seeded(place) {
+                    // It speaks of a place further on: what was open before is in the log that followed.
+                    producers.transactions = Transactions::default();
+                    self.transactions_from = Offset::ZERO;
+                }
+                self.producers = producers;
                 return Ok(());
             }
             let name = snapshot_name(place);
@@ -260,8 +270,17 @@ impl<'a> Walk<'a> {
 
     /// True if a snapshot of producers speaks of this log, which is good up to `last`.
     fn counts(&self, place: SnapshotPlace, last: LogIndex) -> bool {
-        let seeded = self.mark.map_or(LogIndex::ZERO, |mark| mark.seeded_index);
-        place.last_index <= last || place.last_index == seeded
+        place.last_index <= last || self.is_seeded(place)
+    }
+
+    /// True of a leader's gift.
+    fn is_seeded(&self, place: SnapshotPlace) -> bool {
+        self.mark.is_some_and(|mark| mark.seeded_index == place.last_index && mark.seeded_index > LogIndex::ZERO)
+    }
+
+    /// All is accounted for below.
+    fn known_below(&self) -> Offset {
+        self.producers_from.min(self.transactions_from)
     }
 
     fn files(&mut self, names: &Names) -> Result<(), OpenError> {
@@ -298,11 +317,13 @@ impl<'a> Walk<'a> {
         let handle = self.disk.open(&path)?;
         let len = handle.len_bytes();
         if let Some(next) = next.filter(|next| next.base_index.0 - 1 <= self.flushed.0 && self.mark.is_some())
-            && next.base_offset <= self.producers_from
-            && let Some(summary) = read_index_summary(self.disk.as_ref(), &self.dir, name)?
+            && next.base_offset <= self.known_below()
+            && let Some(header) = read_index_header(self.disk.as_ref(), &self.dir, name)?
+            && let summary = header.summary
             && (summary.bytes, summary.next_offset, summary.next_index) == (len, next.base_offset, next.base_index)
         {
-            self.keep(LogFile::known(Arc::clone(&self.disk), Arc::clone(&self.dir), name, summary, None));
+            let aborted = header.is_plain.then(Vec::new);
+            self.keep(LogFile::known(Arc::clone(&self.disk), Arc::clone(&self.dir), name, summary, None, aborted));
             return Ok(true);
         }
         let file = self.start_of(name, len)?;
@@ -336,9 +357,9 @@ impl<'a> Walk<'a> {
         while next.is_none_or(|next| next.place() != file.place()) {
             let walked = match scanner.next() {
                 Ok(None) => return Ok(None),
-                Ok(Some((position, frame, _))) => {
-                    file.walked(position, &frame, self.config.index_step_bytes).map(|_| self.remember(&frame))
-                }
+                Ok(Some((position, frame, bytes))) => file
+                    .walked(position, &frame, self.config.index_step_bytes)
+                    .map(|_| self.remember(file, &frame, bytes)),
                 Err(error) => Err(error),
             };
             match walked {
@@ -361,22 +382,44 @@ impl<'a> Walk<'a> {
             last_append: self.asker.wall,
         };
         let stored = read_index_file(self.disk.as_ref(), &self.dir, name)?;
+        // One term and one index have one content, so what an index says of aborted transactions was never otherwise.
+        let aborted = self.aborted_before(name, len, stored.as_ref());
         let (index, summary) = stored
-            .filter(|(_, summary)| {
+            .filter(|IndexFile { summary, .. }| {
                 summary.bytes <= len
                     && summary.next_index.0 <= self.flushed.0.saturating_add(1)
-                    && summary.next_offset <= self.producers_from
+                    && summary.next_offset <= self.known_below()
                     && self.mark.is_some()
             })
-            .unwrap_or((SparseIndex::default(), fresh));
-        Ok(LogFile::known(Arc::clone(&self.disk), Arc::clone(&self.dir), name, summary, Some(index)))
+            .map_or((SparseIndex::default(), fresh), |stored| (stored.index, stored.summary));
+        Ok(LogFile::known(Arc::clone(&self.disk), Arc::clone(&self.dir), name, summary, Some(index), aborted))
     }
 
-    fn remember(&mut self, frame: &Frame) {
-        if let Frame::Batch(header) = frame
-            && header.base_offset >= self.producers_from
-        {
-            self.producers.record(header, self.asker.wall, self.config.producers_max);
+    /// What was aborted in a file by markers that are not walked with knowledge of what is open. `None`: not known.
+    fn aborted_before(&self, name: FileName, len: u64, stored: Option<&IndexFile>) -> AbortedList {
+        if name.base_offset >= self.transactions_from {
+            return Some(Vec::new());
+        }
+        let reaches = |summary: Summary| summary.next_offset >= self.transactions_from || summary.bytes == len;
+        let stored = stored.filter(|stored| reaches(stored.summary))?;
+        let mut list = stored.aborted.clone()?;
+        list.retain(|one| one.last < self.transactions_from);
+        Some(list)
+    }
+
+    fn remember(&mut self, file: &LogFile, frame: &Frame, bytes: &[u8]) {
+        let Frame::Batch(header) = frame else { return };
+        let marker = EndMarker::decode(header, bytes);
+        let (marker, wall) = (marker.as_ref(), self.asker.wall);
+        let aborted = if header.base_offset >= self.producers_from {
+            self.producers.record(header, marker, wall, self.config.producers_max)
+        } else if header.base_offset >= self.transactions_from {
+            self.producers.transactions.record(header, marker, wall)
+        } else {
+            None
+        };
+        if let Some(aborted) = aborted {
+            file.note_aborted(aborted);
         }
     }
 

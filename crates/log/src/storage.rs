@@ -22,6 +22,7 @@ use crate::reader::Shared;
 use crate::recovery::read_snapshot;
 use crate::roster::Roster;
 use crate::scan::{ScanError, Scanner};
+use crate::stable::Aborted;
 
 /// See the module.
 pub(crate) struct LogStorage {
@@ -180,7 +181,8 @@ impl LogStorage {
     ) -> Result<Arc<LogFile>, WriteFault> {
         if let Some(last) = self.files.back().filter(|_| self.active) {
             let fits = last.len_bytes() + bytes as u64 <= config.file_bytes_bound();
-            let room = last.len_bytes() == 0 || (fits && !last.is_out_of_numbers(span));
+            let has_numbers = !last.is_out_of_numbers(span) && !last.is_full_of_aborted();
+            let room = last.len_bytes() == 0 || (fits && has_numbers);
             if last.name.term == term && room {
                 return Ok(Arc::clone(last));
             }
@@ -212,8 +214,10 @@ impl LogStorage {
         self.files.iter().take(self.below(offset)).take_while(|file| file.next_index() <= saved).count()
     }
 
-    /// How many of the oldest files are closed and hold only decided entries below `offset`.
+    /// How many of the oldest files are closed and hold only decided entries below `offset`, and nothing of an open
+    /// transaction: what is not known to be aborted cannot be noted once its beginning is gone.
     pub fn below(&self, offset: Offset) -> usize {
+        let offset = offset.min(self.shared.stable());
         let closed = self.files.len() - usize::from(self.active);
         let done = |file: &&Arc<LogFile>| file.next_index() <= self.commit.index && file.next_offset() <= offset;
         self.files.iter().take(closed).take_while(done).count()
@@ -223,6 +227,13 @@ impl LogStorage {
     pub fn delete_below(&mut self, start: Offset) {
         self.start = self.start.max(start);
         self.shared.set_start(self.start.min(self.commit.offset));
+    }
+
+    /// What the last marker aborted.
+    pub fn note_aborted(&self, aborted: Option<Aborted>) {
+        if let (Some(file), Some(aborted)) = (self.files.back(), aborted) {
+            file.note_aborted(aborted);
+        }
     }
 
     /// More is committed.

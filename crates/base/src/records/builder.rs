@@ -9,10 +9,15 @@ use crate::checksum::crc32c;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_DECOMPRESSED_BYTES_MAX};
 use crate::{ProducerEpoch, ProducerId, Timestamp};
 
+const TRANSACTIONAL: i16 = 0x10;
+const CONTROL: i16 = 0x20;
+
 /// A batch being built. Records get the offset deltas 0, 1, 2..; the base offset is 0 until a leader assigns one.
 #[derive(Clone, Debug)]
 pub struct BatchBuilder {
     codec: Codec,
+    /// Beside the codec's bits.
+    flags: i16,
     base_timestamp: Option<Timestamp>,
     max_timestamp: Timestamp,
     producer_id: ProducerId,
@@ -29,6 +34,7 @@ impl BatchBuilder {
     pub const fn new(codec: Codec) -> Self {
         Self {
             codec,
+            flags: 0,
             base_timestamp: None,
             max_timestamp: Timestamp(i64::MIN),
             producer_id: ProducerId::NONE,
@@ -38,6 +44,21 @@ impl BatchBuilder {
             records: Vec::new(),
             scratch: Vec::new(),
         }
+    }
+
+    /// A control batch: what a broker says of a producer's transaction.
+    #[must_use]
+    pub(crate) const fn control(id: ProducerId, epoch: ProducerEpoch) -> Self {
+        let mut batch = Self::new(Codec::None).producer(id, epoch, -1);
+        batch.flags = TRANSACTIONAL | CONTROL;
+        batch
+    }
+
+    /// Makes it part of its producer's transaction.
+    #[must_use]
+    pub const fn transactional(mut self) -> Self {
+        self.flags |= TRANSACTIONAL;
+        self
     }
 
     /// Makes it the batch of an idempotent producer; `base_sequence` is the first record's.
@@ -118,7 +139,7 @@ impl BatchBuilder {
         out.extend_from_slice(&MAGIC.to_be_bytes());
         let crc_at = out.len();
         out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&self.codec.attribute_bits().to_be_bytes());
+        out.extend_from_slice(&(self.codec.attribute_bits() | self.flags).to_be_bytes());
         out.extend_from_slice(&(self.count - 1).to_be_bytes());
         out.extend_from_slice(&base_timestamp.0.to_be_bytes());
         out.extend_from_slice(&self.max_timestamp.0.to_be_bytes());

@@ -1,4 +1,7 @@
+use base::ProducerId;
+
 use super::*;
+use crate::stable::Aborted;
 use base::Term;
 
 const NAME: FileName = FileName { base_offset: Offset(100), base_index: LogIndex(50), term: Term(3) };
@@ -45,7 +48,7 @@ fn it_says_where_to_look() {
 fn the_file_has_the_bytes_that_were_drawn() {
     let mut small = SparseIndex::default();
     small.note(1, entry(1, 2, 3, 4));
-    let bytes = small.encode(NAME, SUMMARY);
+    let bytes = small.encode(NAME, SUMMARY, Some(&[]));
     let mut drawn = b"SWIX\0\x01\0\0".to_vec();
     for number in [100_u64, 50, 3, 900, 130, 60, 77, 99] {
         drawn.extend(number.to_be_bytes());
@@ -57,14 +60,23 @@ fn the_file_has_the_bytes_that_were_drawn() {
     }
     drawn.extend(0xa0d4_f60d_u32.to_be_bytes());
     assert_eq!(bytes[..], drawn, "{bytes:x?}");
-    assert_eq!(SparseIndex::decode(&bytes, NAME), Some((small, SUMMARY)));
+    let read = SparseIndex::decode(&bytes, NAME).unwrap();
+    assert_eq!((read.index, read.summary, read.aborted), (small, SUMMARY, Some(Vec::new())));
 }
 
 #[test]
 fn what_does_not_fit_is_no_index() {
-    let bytes = index().encode(NAME, SUMMARY);
-    assert!(SparseIndex::decode(&bytes, NAME).is_some());
-    assert!(SparseIndex::decode(&bytes, FileName { term: Term(4), ..NAME }).is_none());
+    let one = |last| Aborted { producer: ProducerId(7), first: Offset(1), last: Offset(last), floor: Offset(2) };
+    for aborted in [Some(vec![]), Some(vec![one(5)]), Some(vec![one(5), one(9)]), None] {
+        damage_is_seen(&index().encode(NAME, SUMMARY, aborted.as_deref()), &aborted);
+    }
+    let bytes = index().encode(NAME, SUMMARY, Some(&[one(9), one(5)]));
+    assert!(SparseIndex::decode(&bytes, NAME).is_none(), "out of order");
+}
+
+fn damage_is_seen(bytes: &[u8], aborted: &AbortedList) {
+    assert_eq!(SparseIndex::decode(bytes, NAME).unwrap().aborted, *aborted);
+    assert!(SparseIndex::decode(bytes, FileName { term: Term(4), ..NAME }).is_none());
     for bit in 0..bytes.len() * 8 {
         let mut flipped = bytes.to_vec();
         flipped[bit / 8] ^= 1 << (bit % 8);

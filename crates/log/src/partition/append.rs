@@ -5,7 +5,8 @@
 
 use base::batch::{self, BatchError, BatchHeader};
 use base::checksum::crc32c;
-use base::{LogIndex, Offset, Term, Tick, Timestamp};
+use base::marker::EndMarker;
+use base::{LogIndex, Offset, ProducerId, Term, Tick, Timestamp};
 use bytes::{Bytes, BytesMut};
 use quorum::ProposeError;
 
@@ -49,9 +50,10 @@ impl Partition {
         let mut rest = batches;
         for header in headers {
             let bytes = rest.split_to(header.size_bytes);
-            let (base_offset, next_offset, duplicate) = match self.check_producer(&header)? {
+            let (base_offset, next_offset, duplicate) = match self.judge(self.producers.check(&header))? {
                 Verdict::Duplicate { base_offset, next_offset } => (base_offset, next_offset, true),
                 Verdict::New => {
+                    self.judge(self.check_transaction(&header))?;
                     let (base_offset, next_offset) = self.append_one(header, bytes, log_append_time)?;
                     (base_offset, next_offset, false)
                 }
@@ -66,10 +68,9 @@ impl Partition {
         appended.ok_or(AppendError::Invalid(BatchError::Truncated { have: 0, need: batch::HEADER_BYTES }))
     }
 
-    /// Compares a batch with its producer's history. A leader that may have been replaced does not judge: it may
-    /// lack what the producer wrote elsewhere.
-    fn check_producer(&self, header: &BatchHeader) -> Result<Verdict, AppendError> {
-        self.producers.check(header).map_err(|error| {
+    /// A leader that may have been replaced does not judge: it may lack what the producer wrote elsewhere.
+    pub(super) fn judge<T>(&self, verdict: Result<T, AppendError>) -> Result<T, AppendError> {
+        verdict.map_err(|error| {
             if self.is_alone() || self.lease_valid(self.now.tick) {
                 return error;
             }
@@ -89,8 +90,8 @@ impl Partition {
             if header.is_control() {
                 return Err(AppendError::Unsupported("a control batch is the broker's to write"));
             }
-            if header.is_transactional() {
-                return Err(AppendError::Unsupported("transactions are not supported"));
+            if header.is_transactional() && header.producer_id == ProducerId::NONE {
+                return Err(AppendError::Unsupported("a transaction needs a producer id"));
             }
             if header.is_log_append_time() {
                 return Err(AppendError::Unsupported("the append time is the broker's to set"));
@@ -106,7 +107,7 @@ impl Partition {
     }
 
     /// Writes and proposes one batch that is new.
-    fn append_one(
+    pub(super) fn append_one(
         &mut self,
         mut header: BatchHeader,
         bytes: Bytes,
@@ -124,8 +125,10 @@ impl Partition {
             header.max_timestamp = time;
         }
         let next = Place { offset: header.next_offset(), index: index.next() };
-        self.write_and_propose(bytes.freeze(), next, Some(header.max_timestamp), term, now)?;
-        self.producers.record(&header, now.wall, self.config.producers_max);
+        let bytes = bytes.freeze();
+        let marker = EndMarker::decode(&header, &bytes);
+        self.write_and_propose(bytes, next, Some(header.max_timestamp), term, now)?;
+        self.remember(&header, marker.as_ref());
         Ok((offset, next.offset))
     }
 

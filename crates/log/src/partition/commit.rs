@@ -3,7 +3,9 @@
 use std::mem;
 use std::sync::PoisonError;
 
+use base::batch::BatchHeader;
 use base::disk::DiskError;
+use base::marker::EndMarker;
 use base::{LogIndex, Offset, Term};
 use quorum::{Entry, Message, Payload, Ready};
 
@@ -132,12 +134,36 @@ impl Partition {
         let next = frame.follow(storage.end, term).map_err(unfit)?;
         storage.write_frame(&frame, bytes, next, term, now, &self.config)?;
         self.pending.push_back((index, next.offset));
-        if let Frame::Batch(header) = &frame
-            && header.base_offset >= self.producers_from
-        {
-            self.producers.record(header, now.wall, self.config.producers_max);
+        if let Frame::Batch(header) = &frame {
+            let marker = EndMarker::decode(header, bytes);
+            self.remember(header, marker.as_ref());
         }
         Ok(())
+    }
+
+    /// A batch was written; its header has its offsets.
+    pub(super) fn remember(&mut self, header: &BatchHeader, marker: Option<&EndMarker>) {
+        let wall = self.now.wall;
+        let aborted = if header.base_offset >= self.producers_from {
+            self.producers.record(header, marker, wall, self.config.producers_max)
+        } else {
+            // The snapshot that the log began with has counted it.
+            self.producers.transactions.record(header, marker, wall)
+        };
+        if header.is_transactional() {
+            self.verifications.forget(header.producer_id);
+        }
+        self.group.storage().note_aborted(aborted);
+    }
+
+    /// Moves what readers of committed transactions see.
+    pub(super) fn learn_stable(&mut self) {
+        let storage = self.group.storage();
+        let committed = storage.shared.committed();
+        self.producers.transactions.decided(storage.decided().offset);
+        let stable =
+            self.producers.transactions.first_unstable(committed).map_or(committed, |first| first.min(committed));
+        storage.shared.set_stable(stable);
     }
 
     /// What was decided takes effect; it is durable here.
@@ -226,6 +252,7 @@ impl Partition {
         if let Some((index, offset)) = commit {
             self.group.storage_mut().committed(index, offset);
             self.acked.forget_below(offset);
+            self.learn_stable();
         }
     }
 

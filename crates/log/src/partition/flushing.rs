@@ -286,21 +286,21 @@ impl Partition {
         })
     }
 
-    /// Adds what spares the next open from reading the log: producers first, indexes after them.
+    /// Adds what spares the next open from reading the log: indexes first, producers after them.
     fn checkpoint(&mut self, job: &mut FlushJob, mut unindexed: Vec<Arc<LogFile>>) -> Checkpoint {
         let place = SnapshotPlace { next_offset: job.mark.flushed_offset, last_index: job.mark.flushed_index };
         // Producers that a leader gave are ahead of the log for a while: their own snapshot stands for them.
         let is_behind = place.last_index >= job.mark.seeded_index;
         let snapshot = is_behind.then_some(place);
         let path = |place: SnapshotPlace| format!("{}/{}", job.dir, snapshot_name(place));
-        if let Some(place) = snapshot {
-            job.side_files.push(SideFile { path: path(place), content: self.producers.encode(place) });
-        }
         unindexed.sort_by_key(|file| file.name);
         unindexed.dedup_by_key(|file| file.name);
         for file in unindexed.iter().filter(|file| file.len_bytes() > 0) {
             let content = file.encode_index();
             job.side_files.extend(content.map(|content| SideFile { path: file.index_path(), content }));
+        }
+        if let Some(place) = snapshot {
+            job.side_files.push(SideFile { path: path(place), content: self.producers.encode(place) });
         }
         let storage = self.group.storage();
         let known = storage.snapshots.iter().filter(|known| Some(**known) != snapshot);

@@ -10,7 +10,7 @@ use crate::frame::Place;
 use crate::lost::{self, LostBatch, LostFound};
 use crate::producers::Producers;
 use crate::storage::WriteFault;
-use crate::{ReadError, StepError};
+use crate::{OpenTransaction, ReadError, StepError};
 
 /// What a replica knows of itself, beside its group; for `cluster status`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +23,10 @@ pub struct PartitionStatus {
     pub lost_batches: u64,
     /// Batches that lost+found had no room for.
     pub lost_dropped: u64,
+    /// The first offset that readers of committed transactions do not see.
+    pub last_stable: Offset,
+    /// The open transaction that holds it back, if one does.
+    pub oldest_transaction: Option<OpenTransaction>,
 }
 
 /// A suffix that has to go before a ready can be written.
@@ -162,6 +166,8 @@ impl Partition {
             stalled: self.stalled.is_some(),
             lost_batches: self.lost.iter().map(|found| found.batches.len() as u64).sum(),
             lost_dropped: self.lost_dropped,
+            last_stable: self.last_stable(),
+            oldest_transaction: self.producers.transactions.list().next(),
         }
     }
 
@@ -278,10 +284,12 @@ impl Partition {
         self.mark = done.mark;
         self.producers = done.producers;
         self.producers_from = done.producers_from;
+        self.verifications.clear();
         self.acked.forget_from(cutting.place.offset);
         self.lost.retain(|found| !done.dropped_paths.contains(&found.path));
         self.lost.retain(|found| done.lost.as_ref().is_none_or(|new| new.path != found.path));
         self.lost.extend(done.lost);
         self.lost_dropped = done.dropped_batches;
+        self.learn_stable();
     }
 }

@@ -25,7 +25,7 @@ fn header(producer: i64, sequence: i32, count: i32, offset: i64) -> BatchHeader 
 #[test]
 fn the_file_has_the_bytes_that_were_drawn() {
     let mut producers = Producers::default();
-    producers.record(&header(1, 5, 3, 6), Timestamp(70), 10);
+    producers.record(&header(1, 5, 3, 6), None, Timestamp(70), 10);
     let bytes = producers.encode(PLACE);
     let mut drawn = b"SWPR\0\x01\0\0".to_vec();
     drawn.extend(9_u64.to_be_bytes());
@@ -46,7 +46,7 @@ fn the_file_has_the_bytes_that_were_drawn() {
 fn what_is_damaged_is_no_snapshot() {
     let mut producers = Producers::default();
     for at in 0..20 {
-        producers.record(&header(at % 3, i32::try_from(at).unwrap(), 1, at), Timestamp(at), 10);
+        producers.record(&header(at % 3, i32::try_from(at).unwrap(), 1, at), None, Timestamp(at), 10);
     }
     let bytes = producers.encode(PLACE);
     assert_eq!(Producers::decode(&bytes), Some((producers, PLACE)));
@@ -64,12 +64,12 @@ fn what_is_damaged_is_no_snapshot() {
 fn the_number_is_bounded_by_forgetting_the_silent() {
     let mut producers = Producers::default();
     for at in 0..1000 {
-        producers.record(&header(at, 0, 1, at), Timestamp(at), 64);
+        producers.record(&header(at, 0, 1, at), None, Timestamp(at), 64);
         assert!(producers.by_id.len() <= 64);
         assert!(producers.by_id.contains_key(&ProducerId(at)));
     }
     assert!(producers.by_id.keys().all(|id| id.0 >= 1000 - 72));
-    producers.record(&header(5000, 0, 1, 0), Timestamp(-1), 1);
+    producers.record(&header(5000, 0, 1, 0), None, Timestamp(-1), 1);
     assert_eq!(
         producers.check(&header(5000, 0, 1, 0)),
         Ok(Verdict::Duplicate { base_offset: Offset(0), next_offset: Offset(1) })
