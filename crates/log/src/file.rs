@@ -405,12 +405,10 @@ pub(crate) fn read_index_header(disk: &dyn Disk, dir: &str, name: FileName) -> R
     Ok(open_index(disk, dir, name)?.map(|(_, header)| header))
 }
 
+type FoundIndex = (Arc<dyn DiskFile>, IndexHeader);
+
 /// An `.idx` file whose length is what its header says.
-fn open_index(
-    disk: &dyn Disk,
-    dir: &str,
-    name: FileName,
-) -> Result<Option<(Arc<dyn DiskFile>, IndexHeader)>, DiskError> {
+fn open_index(disk: &dyn Disk, dir: &str, name: FileName) -> Result<Option<FoundIndex>, DiskError> {
     let file = match disk.open(&path_of(dir, name, "idx")) {
         Ok(file) => file,
         Err(DiskError::NotFound { .. }) => return Ok(None),

@@ -58,7 +58,7 @@ pub(crate) const MESSAGES_MAX: usize = 16 << 10;
 /// After this long the mark learns of a commit that no flush followed.
 pub(crate) const COMMIT_MARK_MS: u64 = 1000;
 
-const _: () = assert!(ABORTED_MAX * 32 < INDEX_FILE_BYTES_MAX as usize, "what was aborted must fit into an index");
+const _: () = assert!((ABORTED_MAX as u64) * 32 < INDEX_FILE_BYTES_MAX, "what was aborted must fit into an index");
 const _: () = assert!(SCAN_BYTES as u64 <= FILE_BYTES_MAX, "a scan reads part of a file");
 const _: () = assert!(BATCH_BYTES_MAX as u64 <= FILE_BYTES_MAX, "a batch must fit into a file");
 const _: () = assert!(BATCH_BYTES_MAX as u64 <= UNCOMMITTED_BYTES_MAX, "a batch must be appendable");
