@@ -85,12 +85,22 @@ pub struct FetchedPartition {
     /// First offset that may still belong to an open transaction.
     pub last_stable_offset: i64,
     pub log_start_offset: i64,
+    /// Of those in `records`, for a client that reads committed transactions only: what it has to leave out, by where
+    /// it begins.
+    pub aborted: Vec<AbortedTransaction>,
     /// Whole batches, possibly none.
     pub records: Bytes,
     /// A replica nearer to the consumer, to fetch from instead (version 11 on); -1 if there is none.
     pub preferred_read_replica: i32,
     /// With a refusal: who leads instead (version 12 on).
     pub leader: Option<LeaderHint>,
+}
+
+/// The records of `producer_id` from `first_offset` on, up to its next marker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AbortedTransaction {
+    pub producer_id: i64,
+    pub first_offset: i64,
 }
 
 impl FetchedPartition {
@@ -102,6 +112,7 @@ impl FetchedPartition {
             high_watermark: -1,
             last_stable_offset: -1,
             log_start_offset: -1,
+            aborted: Vec::new(),
             records: Bytes::new(),
             preferred_read_replica: -1,
             leader: None,
@@ -235,7 +246,12 @@ impl FetchedPartition {
         if version >= 5 {
             out.i64(self.log_start_offset);
         }
-        out.length(0); // aborted transactions
+        out.length(self.aborted.len());
+        for one in &self.aborted {
+            out.i64(one.producer_id);
+            out.i64(one.first_offset);
+            out.no_tags();
+        }
         if version >= 11 {
             out.i32(self.preferred_read_replica);
         }

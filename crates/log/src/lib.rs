@@ -64,5 +64,5 @@ pub use quorum::{Message, Role};
 pub use reader::{Fetched, ReadLimit, Reader};
 pub use recovery::Recovery;
 pub use seats::Seats;
-pub use stable::{AbortedTransaction, OpenTransaction};
+pub use stable::{AbortedTransaction, LeftOut, OpenTransaction};
 pub use verification::Verification;

@@ -24,6 +24,34 @@ pub struct AbortedTransaction {
     pub producer: ProducerId,
 }
 
+/// Goes through the batches of a read in order and tells which of them no consumer of committed transactions sees.
+#[derive(Clone, Debug)]
+pub struct LeftOut {
+    /// By where they begin.
+    coming: VecDeque<AbortedTransaction>,
+    running: BTreeSet<ProducerId>,
+}
+
+impl LeftOut {
+    /// For the batches that came with `aborted`.
+    #[must_use]
+    pub fn new(aborted: &[AbortedTransaction]) -> Self {
+        Self { coming: aborted.iter().copied().collect(), running: BTreeSet::new() }
+    }
+
+    /// True of markers, and of what was aborted.
+    pub fn leaves_out(&mut self, header: &BatchHeader) -> bool {
+        while let Some(begun) = self.coming.pop_front_if(|next| next.first <= header.last_offset()) {
+            self.running.insert(begun.producer);
+        }
+        if header.is_control() {
+            self.running.remove(&header.producer_id);
+            return true;
+        }
+        header.is_transactional() && self.running.contains(&header.producer_id)
+    }
+}
+
 /// An open transaction of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenTransaction {

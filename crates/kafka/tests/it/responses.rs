@@ -1,7 +1,7 @@
 //! Produce and Fetch answers are written by hand; the generated decoder must read them in every version.
 
 use bytes::{Buf, Bytes};
-use kafka::fetch::{FetchedPartition, FetchedTopic, TopicRef};
+use kafka::fetch::{AbortedTransaction, FetchedPartition, FetchedTopic, TopicRef};
 use kafka::produce::{ProducedPartition, ProducedTopic};
 use kafka::{
     ApiKey, ErrorCode, FetchResponse, LeaderHint, NodeEndpoint, ProduceResponse, RequestHeader, Response, msg,
@@ -83,8 +83,9 @@ fn fetch_answers_are_read_back_and_large_records_are_not_copied() {
             index: 0,
             error: ErrorCode::None,
             high_watermark: 10,
-            last_stable_offset: 10,
+            last_stable_offset: 9,
             log_start_offset: 2,
+            aborted: vec![AbortedTransaction { producer_id: 4000, first_offset: 6 }],
             records: records.clone(),
             preferred_read_replica: 3,
             leader: None,
@@ -109,7 +110,9 @@ fn fetch_answers_are_read_back_and_large_records_are_not_copied() {
             assert_eq!(&**topic.topic, "events");
         }
         assert_eq!(topic.partitions[0].records.as_ref(), Some(&records));
-        assert_eq!((topic.partitions[0].high_watermark, topic.partitions[0].last_stable_offset), (10, 10));
+        assert_eq!((topic.partitions[0].high_watermark, topic.partitions[0].last_stable_offset), (10, 9));
+        let aborted = topic.partitions[0].aborted_transactions.as_deref().unwrap();
+        assert_eq!(aborted.iter().map(|one| (one.producer_id.0, one.first_offset)).collect::<Vec<_>>(), [(4000, 6)]);
         assert_eq!((topic.partitions[1].error_code, topic.partitions[1].high_watermark), (1, -1));
         assert_eq!(topic.partitions[1].records.as_deref(), Some(&b""[..]));
         let preferred: Vec<i32> = topic.partitions.iter().map(|part| part.preferred_read_replica.0).collect();

@@ -167,6 +167,11 @@ impl Node {
         self.logs.committed(partition)
     }
 
+    /// As [`Node::committed_signal`], for what readers of committed transactions see.
+    pub fn stable_signal(&self, partition: TopicPartition) -> Option<tokio::sync::watch::Receiver<Offset>> {
+        self.logs.stable(partition)
+    }
+
     /// DeleteRecords: forgets everything below `before`; answers the new start.
     pub async fn delete_records(&self, partition: TopicPartition, before: Offset) -> Result<Offset, NodeError> {
         Ok(self.logs.delete_before(partition, before).await?)

@@ -194,6 +194,14 @@ impl Ingestor {
         outcome
     }
 
+    /// Takes note of a batch that gives no rows: its offsets count.
+    pub fn skip_batch(&mut self, header: &BatchHeader) -> BatchOutcome {
+        let outcome = BatchOutcome::default();
+        self.begin(header.base_offset);
+        self.end(header.next_offset(), &outcome);
+        outcome
+    }
+
     /// Takes note of a batch whose records could not be decoded at all: its offsets count, `why` is kept.
     pub fn push_undecodable(&mut self, header: &BatchHeader, why: &str) -> BatchOutcome {
         let mut outcome = BatchOutcome::default();

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod scenes;
+mod tellers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,9 +17,11 @@ use bytes::Bytes;
 use log::{Acked, AppendError, PartitionConfig, ReadLimit, Role};
 
 use self::cluster::{Cluster, batches};
+use self::tellers::{FIRST_ID, Tellers};
 use crate::world::{batch, batch_of};
 
 const SEEDS: u64 = 300;
+const TRANSACTION_SEEDS: u64 = 90;
 const STEPS: u64 = 1500;
 const PRODUCERS: usize = 3;
 const ROOMY: u64 = 4 << 20;
@@ -39,20 +42,48 @@ fn what_was_acknowledged_holds_under_faults() {
 }
 
 #[test]
+fn transactions_hold_under_faults() {
+    let lines = include_str!("transaction-seeds.txt").lines();
+    let kept = lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(|line| line.parse().unwrap());
+    kept.chain(0..TRANSACTION_SEEDS).for_each(run_with_transactions);
+}
+
+#[test]
 #[ignore = "many minutes: for a night, or after a change of replication"]
 fn what_was_acknowledged_holds_in_many_more_worlds() {
+    many().for_each(run);
+}
+
+#[test]
+#[ignore = "many minutes: for a night, or after a change of replication"]
+fn transactions_hold_in_many_more_worlds() {
+    many().for_each(run_with_transactions);
+}
+
+fn many() -> std::ops::Range<u64> {
     let number = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let first = number("FIRST_SEED", SEEDS);
-    (first..first + number("SEEDS", 5000)).for_each(run);
+    first..first + number("SEEDS", 5000)
 }
 
 fn run(seed: u64) {
     if std::env::var("LOUD").is_ok() {
         println!("seed {seed}");
     }
-    let outcome = catch_unwind(AssertUnwindSafe(|| World::new(seed).go()));
-    if let Err(panic) = outcome {
-        println!("failed: add to replicas/seeds.txt:\n{seed}");
+    kept(seed, "seeds.txt", || World::new(seed).go());
+}
+
+fn run_with_transactions(seed: u64) {
+    kept(seed, "transaction-seeds.txt", || {
+        let mut world = World::new(seed);
+        world.tellers = Some(Tellers::new(seed));
+        world.go();
+    });
+}
+
+fn kept(seed: u64, list: &str, run: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+        println!("failed: add to replicas/{list}:\n{seed}");
         std::panic::resume_unwind(panic);
     }
 }
@@ -89,6 +120,7 @@ struct World {
     seed: u64,
     cluster: Cluster,
     producers: Vec<Producer>,
+    tellers: Option<Tellers>,
     waiting: Vec<Waiting>,
     early: Vec<Early>,
     /// What is committed, by base offset: never changes.
@@ -128,6 +160,7 @@ impl World {
             seed,
             cluster,
             producers: (0..PRODUCERS).map(|_| Producer::default()).collect(),
+            tellers: None,
             waiting: Vec::new(),
             early: Vec::new(),
             committed: BTreeMap::new(),
@@ -150,6 +183,7 @@ impl World {
         for _ in 0..STEPS {
             self.fault();
             self.work();
+            self.tell(false);
             self.step();
         }
         self.heal();
@@ -171,6 +205,16 @@ impl World {
         }
         self.look();
         self.answer();
+        if let Some(tellers) = &mut self.tellers {
+            tellers.answer(&mut self.cluster);
+            tellers.look(&self.cluster, &self.committed);
+        }
+    }
+
+    fn tell(&mut self, ending: bool) {
+        if let Some(tellers) = &mut self.tellers {
+            tellers.work(&mut self.cluster, ending);
+        }
     }
 
     fn fault(&mut self) {
@@ -435,6 +479,7 @@ impl World {
             self.fault();
             if step % 4 == 0 {
                 (0..PRODUCERS).for_each(|_| self.produce());
+                self.tell(step > 200);
             }
             self.step();
             if step > 400 && self.is_well() {
@@ -455,7 +500,8 @@ impl World {
             .map(|replica| replica.partition.as_ref().map(|p| (p.committed(), p.end(), p.indexes())))
             .collect();
         let same = ends.len() == 1 && ends.iter().all(|end| end.is_some_and(|(committed, end, _)| committed == end));
-        same && self.producers.iter().all(|producer| !producer.waits)
+        let told = self.tellers.as_ref().is_none_or(Tellers::is_done);
+        same && told && self.producers.iter().all(|producer| !producer.waits)
     }
 
     fn check_end(&mut self) {
@@ -478,6 +524,9 @@ impl World {
         }
         self.check_producers();
         self.check_early();
+        if let Some(tellers) = &mut self.tellers {
+            tellers.check_end(&self.cluster, &self.committed);
+        }
     }
 
     fn config_keeps_all(&self) -> bool {
@@ -489,7 +538,7 @@ impl World {
         let mut found: Vec<Vec<String>> = vec![Vec::new(); PRODUCERS];
         for bytes in self.committed.values() {
             let header = base::batch::BatchHeader::check(bytes).unwrap();
-            if header.producer_id != ProducerId::NONE {
+            if header.producer_id != ProducerId::NONE && header.producer_id.0 < FIRST_ID {
                 found[usize::try_from(header.producer_id.0).unwrap()].extend(values_of(bytes));
             }
         }

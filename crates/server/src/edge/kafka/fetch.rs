@@ -2,7 +2,8 @@
 //!
 //! The leader serves everybody, and sends a consumer that names its zone to a copy in that zone if there is one. Any other
 //! copy serves consumers of its own zone while it hears a leader, and everybody while most copies are out of reach: what is
-//! committed can be read as long as one copy is there. All of them serve committed records only.
+//! committed can be read as long as one copy is there. All of them serve committed records only; a client that reads
+//! committed transactions gets no further than the first open one, and is told what of it was aborted.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use base::{NodeId, Offset, PartitionIndex, TopicId, TopicPartition};
 use control::State;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use kafka::fetch::{FetchTopic, FetchedPartition, FetchedTopic, TopicRef};
+use kafka::fetch::{AbortedTransaction, FetchTopic, FetchedPartition, FetchedTopic, TopicRef};
 use kafka::msg::BrokerId;
 use kafka::{ErrorCode, FetchRequest, FetchResponse, LeaderHint, Response};
 use log::{ReadLimit, Reader};
@@ -31,6 +32,7 @@ struct Asked {
     from: Offset,
     bytes_max: usize,
     current_leader_epoch: i32,
+    limit: ReadLimit,
     place: TopicPartition,
     from_here: Result<Source, Refused>,
 }
@@ -72,14 +74,16 @@ pub(super) async fn fetch(edge: &Edge, client: &Client, request: FetchRequest) -
     let wait_ms = u64::try_from(request.max_wait_ms).unwrap_or(0).min(FETCH_WAIT_MS_MAX);
     let deadline = Instant::now() + Duration::from_millis(wait_ms);
     let zone = request.rack;
-    let topics: AskedTopics = request.topics.into_iter().map(|topic| look_up(edge, &state, topic, &zone)).collect();
+    let limit = if request.read_committed { ReadLimit::Stable } else { ReadLimit::Committed };
+    let topics = request.topics.into_iter();
+    let topics: AskedTopics = topics.map(|topic| look_up(edge, &state, topic, &zone, limit)).collect();
     let (topics, share) = wait_and_read(edge, topics, &zone, bytes_min, bytes_max, deadline).await;
     let hints = topics.iter().flat_map(|topic| &topic.partitions).filter_map(|partition| partition.leader);
     let endpoints = edge.endpoints(client, hints);
     send(FetchResponse { throttle_time_ms: 0, error: ErrorCode::None, topics, endpoints }, share)
 }
 
-fn look_up(edge: &Edge, state: &State, asked: FetchTopic, zone: &str) -> (TopicRef, Vec<Asked>) {
+fn look_up(edge: &Edge, state: &State, asked: FetchTopic, zone: &str, limit: ReadLimit) -> (TopicRef, Vec<Asked>) {
     let topic = match &asked.topic {
         TopicRef::Name(name) => state.topic_named(name),
         TopicRef::Id(id) => state.topics.get(&TopicId(*id)),
@@ -101,6 +105,7 @@ fn look_up(edge: &Edge, state: &State, asked: FetchTopic, zone: &str) -> (TopicR
             from: Offset(partition.fetch_offset),
             bytes_max: usize::try_from(partition.max_bytes).unwrap_or(0),
             current_leader_epoch: partition.current_leader_epoch,
+            limit,
             place,
             from_here,
         }
@@ -139,11 +144,16 @@ impl Asked {
     /// True if there is something to tell at once: records, an error, or where to ask.
     fn is_ready(&self) -> bool {
         let Ok(source) = &self.from_here else { return true };
-        let committed = source.reader.committed();
-        // Records that are written and not committed yet are waited for, like those that are not written. What a copy
+        let end = self.end(&source.reader);
+        // Records that are written and not to be seen yet are waited for, like those that are not written. What a copy
         // has not heard of may be there for all it knows.
-        let is_ahead = self.from > committed && (!source.leads || self.from <= source.reader.end());
-        source.nearer.is_some() || (self.from != committed && !is_ahead)
+        let is_ahead = self.from > end && (!source.leads || self.from <= source.reader.end());
+        source.nearer.is_some() || (self.from != end && !is_ahead)
+    }
+
+    /// The first offset that this client does not see.
+    fn end(&self, reader: &Reader) -> Offset {
+        if self.limit == ReadLimit::Stable { reader.last_stable() } else { reader.committed() }
     }
 
     /// True if records come from here, if there are any.
@@ -159,13 +169,16 @@ impl Asked {
                 return FetchedPartition { leader: *leader, ..FetchedPartition::refused(self.index, *code) };
             }
         };
+        // In this order: what is stable is committed.
+        let (end, stable) = (self.end(&source.reader), source.reader.last_stable());
         let (committed, start) = (source.reader.committed(), source.reader.start());
         let mut answer = FetchedPartition {
             index: self.index,
             error: ErrorCode::None,
             high_watermark: committed.0,
-            last_stable_offset: committed.0,
+            last_stable_offset: stable.0,
             log_start_offset: start.0,
+            aborted: Vec::new(),
             records: bytes::Bytes::new(),
             preferred_read_replica: source.nearer.map_or(-1, |nearer| nearer.0),
             leader: None,
@@ -175,19 +188,20 @@ impl Asked {
             answer.preferred_read_replica = -1;
         } else if self.from > committed && !source.leads {
             answer.error = ErrorCode::OffsetNotAvailable;
-        } else if room > 0 && self.from < committed && source.nearer.is_none() {
+        } else if room > 0 && self.from < end && source.nearer.is_none() {
             self.read_into(&mut answer, &source.reader, room);
         }
         answer
     }
 
     fn read_into(&self, answer: &mut FetchedPartition, reader: &Reader, room: usize) {
-        match reader.read(self.from, self.bytes_max.min(room), ReadLimit::Committed) {
+        match reader.read(self.from, self.bytes_max.min(room), self.limit) {
             Ok(fetched) => {
                 answer.high_watermark = fetched.committed.0;
-                answer.last_stable_offset = fetched.committed.0;
+                answer.last_stable_offset = fetched.stable.0;
                 answer.log_start_offset = fetched.start.0;
                 answer.records = fetched.bytes;
+                answer.aborted = fetched.aborted.iter().map(aborted).collect();
             }
             Err(error) => {
                 tracing::warn!(partition = %self.place, %error, "kafka: fetch failed");
@@ -195,6 +209,10 @@ impl Asked {
             }
         }
     }
+}
+
+fn aborted(one: &log::AbortedTransaction) -> AbortedTransaction {
+    AbortedTransaction { producer_id: one.producer.0, first_offset: one.first.0 }
 }
 
 /// After a change of leadership somewhere: what was served from here may be served elsewhere by now.
@@ -220,7 +238,10 @@ async fn wait_and_read(
     let mut signals: Vec<_> = topics
         .iter()
         .flat_map(|(_, asked)| asked)
-        .filter_map(|asked| edge.node.committed_signal(asked.place))
+        .filter_map(|asked| match asked.limit {
+            ReadLimit::Stable => edge.node.stable_signal(asked.place),
+            ReadLimit::Committed | ReadLimit::End => edge.node.committed_signal(asked.place),
+        })
         .collect();
     let mut gone = false;
     loop {
@@ -243,7 +264,8 @@ async fn wait_and_read(
 }
 
 enum Change {
-    Committed,
+    /// More may be read.
+    More,
     /// Of some partition's leader, most likely another's.
     Leader,
     /// The partition was closed: nothing will ever be committed.
@@ -253,7 +275,7 @@ enum Change {
 async fn any_change(signals: &mut [watch::Receiver<Offset>], leaders: &mut watch::Receiver<u64>) -> Change {
     let mut changes: FuturesUnordered<_> = signals.iter_mut().map(watch::Receiver::changed).collect();
     tokio::select! {
-        Some(change) = changes.next() => if change.is_ok() { Change::Committed } else { Change::Gone },
+        Some(change) = changes.next() => if change.is_ok() { Change::More } else { Change::Gone },
         Ok(()) = leaders.changed() => Change::Leader,
         else => std::future::pending().await,
     }

@@ -26,6 +26,9 @@ mod at {
     pub const EARLIEST_LOCAL: i64 = -4;
 }
 
+/// The isolation level of a client that sees committed transactions only.
+const READ_COMMITTED: i8 = 1;
+
 /// DeleteRecords up to the high watermark.
 const TO_HIGH_WATERMARK: i64 = -1;
 
@@ -62,6 +65,7 @@ async fn latest(edge: &Edge, place: TopicPartition, reader: &Reader) -> Result<O
 
 pub(super) async fn list_offsets(edge: &Edge, version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let state = edge.node.state();
+    let read_committed = version >= 2 && request.isolation_level == READ_COMMITTED;
     let mut topics = Vec::with_capacity(request.topics.len());
     for asked in request.topics {
         let mut partitions = Vec::with_capacity(asked.partitions.len());
@@ -69,7 +73,7 @@ pub(super) async fn list_offsets(edge: &Edge, version: i16, request: ListOffsets
             let index = partition.partition_index;
             let found = match find(edge, &state, &asked.name, index) {
                 Ok((place, reader)) => match errors::check_epoch(&reader, partition.current_leader_epoch) {
-                    Ok(()) => offset_at(edge, reader, place, partition.timestamp).await,
+                    Ok(()) => offset_at(edge, reader, place, partition.timestamp, read_committed).await,
                     Err(code) => Err(code),
                 },
                 Err(code) => Err(code),
@@ -107,23 +111,30 @@ async fn offset_at(
     reader: Reader,
     place: TopicPartition,
     timestamp: i64,
+    read_committed: bool,
 ) -> Result<FoundOffset, ErrorCode> {
     let leader_epoch = reader.leader_epoch();
     let edge_of_log = |offset: Offset| Ok(FoundOffset { offset: offset.0, timestamp: -1, leader_epoch });
     match timestamp {
-        at::LATEST => return edge_of_log(latest(edge, place, &reader).await?),
+        at::LATEST => {
+            let committed = latest(edge, place, &reader).await?;
+            return edge_of_log(if read_committed { reader.last_stable().min(committed) } else { committed });
+        }
         at::EARLIEST | at::EARLIEST_LOCAL => return edge_of_log(reader.start()),
         _ if timestamp < at::EARLIEST_LOCAL => return Err(ErrorCode::InvalidRequest),
         _ => {}
     }
+    let stable = if read_committed { reader.last_stable() } else { Offset(i64::MAX) };
     let search = move || match timestamp {
         at::MAX_TIMESTAMP => reader.max_timestamp(),
         time => reader.offset_for_time(Timestamp(time)),
     };
     let found = tokio::task::spawn_blocking(search).await.map_err(|_| ErrorCode::UnknownServerError)?;
     match found {
-        Ok(Some((offset, time))) => Ok(FoundOffset { offset: offset.0, timestamp: time.0, leader_epoch }),
-        Ok(None) => Ok(FoundOffset { offset: -1, timestamp: -1, leader_epoch }),
+        Ok(Some((offset, time))) if offset < stable => {
+            Ok(FoundOffset { offset: offset.0, timestamp: time.0, leader_epoch })
+        }
+        Ok(_) => Ok(FoundOffset { offset: -1, timestamp: -1, leader_epoch }),
         Err(error) => {
             tracing::warn!(partition = %place, %error, "kafka: offsets by time failed");
             Err(errors::of_read(&error))

@@ -33,7 +33,7 @@ fn answer(logs: &LogsHandle, mut body: Bytes) -> Result<Bytes, String> {
     let partition = PartitionIndex(body.try_get_i32().map_err(|error| error.to_string())?);
     let at = TopicPartition { topic, partition };
     let leads = logs.leadership(at).is_some_and(|leadership| leadership.borrow().is_mine);
-    let committed = logs.committed(at).map(|committed| *committed.borrow()).filter(|_| leads);
+    let committed = logs.stable(at).map(|stable| *stable.borrow()).filter(|_| leads);
     let committed = committed.ok_or_else(|| format!("partition {at} is not led here"))?;
     Ok(Bytes::copy_from_slice(&committed.0.to_be_bytes()))
 }
@@ -55,7 +55,7 @@ pub async fn leaders_committed(partition: TopicPartition, deps: &Deps) -> Option
 async fn ask(partition: TopicPartition, deps: &Deps) -> Option<Offset> {
     let leadership = deps.logs.leadership(partition).map(|leadership| *leadership.borrow())?;
     if leadership.is_mine {
-        return deps.logs.committed(partition).map(|committed| *committed.borrow());
+        return deps.logs.stable(partition).map(|stable| *stable.borrow());
     }
     let mut body = BytesMut::new();
     body.put_slice(partition.topic.0.as_bytes());

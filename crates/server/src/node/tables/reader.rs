@@ -1,11 +1,14 @@
 //! One task a partition: committed batches in, live rows out.
+//!
+//! A table has the rows that a consumer of committed transactions reads, for ever: it reads up to the first open
+//! transaction, and leaves out what was aborted. So what is sealed is decided, whatever is open meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use base::{Offset, PartitionIndex, Timestamp, batch, records};
-use log::{ReadError, ReadLimit, Reader};
+use log::{LeftOut, ReadError, ReadLimit, Reader};
 use store::ingest::Ingestor;
 use store::live::RowEnd;
 
@@ -80,7 +83,7 @@ async fn opened(
     let mut stop = table.stop_signal();
     while !*stop.borrow_and_update() {
         let at = table.at(partition);
-        if let (Some(reader), Some(committed)) = (deps.logs.reader(at), deps.logs.committed(at)) {
+        if let (Some(reader), Some(committed)) = (deps.logs.reader(at), deps.logs.stable(at)) {
             return Some((reader, committed));
         }
         tokio::time::sleep(IDLE / 10).await;
@@ -130,7 +133,7 @@ fn step(
     reader: &Reader,
     from: Offset,
 ) -> Result<(), String> {
-    let fetched = match reader.read(from, STEP_BYTES_MAX, ReadLimit::Committed) {
+    let fetched = match reader.read(from, STEP_BYTES_MAX, ReadLimit::Stable) {
         Ok(fetched) => fetched,
         // Records were deleted by hand before the table read them: go on where the log begins now.
         Err(ReadError::OutOfRange { start, .. }) if start > from => {
@@ -149,10 +152,12 @@ fn step(
     // A step that failed half-way is simply repeated from where it began.
     ingestor.seek(from);
     ingestor.adopt_schema(&Arc::clone(&table.core().schema));
+    let mut left_out = LeftOut::new(&fetched.aborted);
     for item in batch::split(&fetched.bytes) {
         let (header, bytes) = item.map_err(|error| format!("offset {from}: {error}"))?;
         tally.bytes += bytes.len() as u64;
         let outcome = match records::decode(&bytes) {
+            _ if left_out.leaves_out(&header) => ingestor.skip_batch(&header),
             Ok(decoded) => ingestor.push_batch(wall, &decoded),
             // The checksum is right and the records cannot be read: all of them are dead letters.
             Err(error) => ingestor.push_undecodable(&header, &error.to_string()),

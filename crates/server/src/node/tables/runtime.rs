@@ -144,8 +144,8 @@ impl TableRuntime {
             return;
         }
         let published = table.published(partition);
-        let committed = deps.logs.committed(self.at(partition)).map(|signal| *signal.borrow());
-        let behind_until = committed.filter(|committed| at_start && *committed > published && !self.is_paused());
+        let stable = deps.logs.stable(self.at(partition)).map(|signal| *signal.borrow());
+        let behind_until = stable.filter(|stable| at_start && *stable > published && !self.is_paused());
         let place = PartitionPlace {
             next: published,
             published,

@@ -32,6 +32,7 @@ impl Default for Open {
 pub(super) struct Shared {
     pub reader: Reader,
     pub committed: watch::Receiver<Offset>,
+    pub stable: watch::Receiver<Offset>,
     pub leadership: watch::Receiver<Leadership>,
 }
 
@@ -184,6 +185,11 @@ impl LogsHandle {
     /// Changes whenever the partition's committed offset does.
     pub fn committed(&self, partition: TopicPartition) -> Option<watch::Receiver<Offset>> {
         self.shared(partition, |shared| shared.committed.clone())
+    }
+
+    /// Changes whenever the offset does up to which all transactions are decided; it is never above the committed one.
+    pub fn stable(&self, partition: TopicPartition) -> Option<watch::Receiver<Offset>> {
+        self.shared(partition, |shared| shared.stable.clone())
     }
 
     /// Changes whenever this node learns of another leader or term. `None`: no replica here.

@@ -281,8 +281,8 @@ impl Owner {
         let slot = Slot::new(opened, is_preferred);
         slot.leadership.send_replace(slot.lead(self.config.node));
         let (reader, committed) = (slot.partition.reader(), slot.committed.subscribe());
-        let leadership = slot.leadership.subscribe();
-        let shared = Shared { reader, committed: committed.clone(), leadership };
+        let (stable, leadership) = (slot.stable.subscribe(), slot.leadership.subscribe());
+        let shared = Shared { reader, committed: committed.clone(), stable, leadership };
         self.open.partitions.write().unwrap_or_else(PoisonError::into_inner).insert(partition, shared);
         self.dirty_since.get_or_insert(now);
         self.broken.remove(&partition);

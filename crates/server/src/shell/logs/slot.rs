@@ -13,6 +13,7 @@ pub(super) struct Slot {
     pub partition: Partition,
     pub waiters: Waiters,
     pub committed: watch::Sender<Offset>,
+    pub stable: watch::Sender<Offset>,
     pub leadership: watch::Sender<Leadership>,
     /// Campaigns left to the preferred leader of a new partition.
     pub eager: u8,
@@ -30,6 +31,7 @@ impl Slot {
         let is_new = partition.term().0 == 0;
         Self {
             committed: watch::channel(partition.committed()).0,
+            stable: watch::channel(partition.last_stable()).0,
             leadership: watch::channel(Leadership::default()).0,
             waiters: Waiters::default(),
             eager: if is_preferred && is_new { EAGER_CAMPAIGNS } else { 0 },
