@@ -14,4 +14,5 @@ mod partition;
 mod producers;
 mod replicas;
 mod speed;
+mod transactions;
 mod world;

@@ -298,7 +298,7 @@ impl Tellers {
 
     fn compare(&mut self, reader: &Reader, stable: Offset, truth: &[Aborted]) {
         let start = reader.start();
-        let from = start.plus(self.random.below((stable.0 - start.0 + 1) as u64) as i64);
+        let from = start.plus(self.random.below((stable.0 - start.0 + 1).unsigned_abs()) as i64);
         let Ok(fetched) = reader.read(from, 1 + self.random.below(900) as usize, ReadLimit::Stable) else { return };
         if fetched.bytes.is_empty() {
             return assert_eq!((fetched.next, fetched.aborted.len()), (from, 0));
