@@ -22,6 +22,9 @@
 //! [`Partition::note_acked`]. [`Partition::close`] at the end. After [`Stopped`] no write is taken: the disk is not
 //! to be trusted; a replica among others that was stopped by damage repairs itself at the next open.
 //!
+//! What a follower lacks is read for it on the owner's thread, unless the owner says [`Partition::read_apart`]: then it
+//! runs [`Partition::take_reads`] elsewhere too and brings each outcome to [`Partition::read_done`].
+//!
 //! What always holds: what was committed is there after any crash, at its offset, byte for byte; nothing
 //! whose checksum does not fit is served; no committed offset ever has two payloads; a batch of an
 //! idempotent producer is in the log once; what another leader's records replace is saved before; damage to what was
@@ -45,6 +48,7 @@ mod mark;
 mod partition;
 mod producers;
 mod reader;
+mod reading;
 mod recovery;
 mod roster;
 mod scan;
@@ -62,6 +66,7 @@ pub use partition::{Appended, Partition, PartitionStatus, Trimmed, group_key};
 pub use producers::ProducerSeen;
 pub use quorum::{Message, Role};
 pub use reader::{Fetched, ReadLimit, Reader};
+pub use reading::{ReadDone, ReadJob};
 pub use recovery::Recovery;
 pub use seats::Seats;
 pub use stable::{AbortedTransaction, LeftOut, OpenTransaction};

@@ -23,6 +23,7 @@ use crate::{AppendError, OpenError, PartitionConfig, Reader, Seats, Stopped, dam
 mod append;
 mod commit;
 mod flushing;
+mod reading;
 mod replication;
 mod retention;
 mod transactions;

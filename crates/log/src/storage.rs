@@ -9,19 +9,18 @@ use std::sync::Arc;
 
 use base::disk::{Disk, DiskError};
 use base::{LogIndex, Offset, Term, Tick, Timestamp};
-use bytes::Bytes;
-use quorum::{Entry, HardState, Initial, Payload, Snapshot, Storage, StorageError};
+use quorum::{Entry, HardState, Initial, Snapshot, Storage, StorageError};
 
 use crate::PartitionConfig;
 use crate::cut::StartPlace;
 use crate::file::{FileName, LogFile};
 use crate::frame::{Frame, Note, NoteKind, Place};
-use crate::limits::{CATCH_UP_BYTES, CATCH_UP_READ_BYTES};
+use crate::limits::CATCH_UP_BYTES;
 use crate::producers::SnapshotPlace;
 use crate::reader::Shared;
+use crate::reading::read_entries;
 use crate::recovery::read_snapshot;
 use crate::roster::Roster;
-use crate::scan::{ScanError, Scanner};
 use crate::stable::Aborted;
 
 /// See the module.
@@ -311,28 +310,11 @@ impl LogStorage {
         self.files.get(count.checked_sub(1)?).filter(|file| index < file.next_index())
     }
 
-    fn read_entries(&self, from: LogIndex, to: LogIndex, bytes_max: u64) -> Result<Vec<Entry>, ScanError> {
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut bytes_left = bytes_max;
+    /// The files that hold entries of `[from, to)`.
+    pub fn files_between(&self, from: LogIndex, to: LogIndex) -> Vec<Arc<LogFile>> {
         let first = self.files.partition_point(|file| file.name.base_index <= from).saturating_sub(1);
-        for file in self.files.iter().skip(first) {
-            let relative = from.0.saturating_sub(file.name.base_index.0);
-            let (position, at) = file.with_index(|index| index.position_of_index(relative))?;
-            let mut index = file.name.base_index.plus(at);
-            let handle = file.handle().map_err(ScanError::Disk)?;
-            let mut scanner = Scanner::new(handle.as_ref(), position, file.len_bytes(), CATCH_UP_READ_BYTES);
-            while let Some((_, frame, bytes)) = scanner.next()? {
-                if index >= to || (!entries.is_empty() && bytes.len() as u64 > bytes_left) {
-                    return Ok(entries);
-                }
-                if index >= from {
-                    bytes_left = bytes_left.saturating_sub(bytes.len() as u64);
-                    entries.push(Entry { term: file.name.term, index, payload: payload_of(&frame, bytes) });
-                }
-                index = index.next();
-            }
-        }
-        Ok(entries)
+        let files = self.files.iter().skip(first);
+        files.take_while(|file| file.name.base_index < to).cloned().collect()
     }
 }
 
@@ -371,10 +353,7 @@ impl Storage for LogStorage {
         if to > self.end.index || from >= to {
             return Err(StorageError::Unavailable);
         }
-        self.read_entries(from, to, bytes_max.min(CATCH_UP_BYTES)).map_err(|error| match error {
-            ScanError::Disk(error) => StorageError::Corrupt(error.to_string()),
-            ScanError::Bad { position, error } => StorageError::Corrupt(format!("byte {position}: {error}")),
-        })
+        read_entries(&self.files_between(from, to), from, to, bytes_max.min(CATCH_UP_BYTES))
     }
 
     /// For a replica that needs entries which are trimmed: where the log starts, and the producers as they
@@ -392,17 +371,6 @@ impl Storage for LogStorage {
         let base_offset = self.files.front().map_or(self.end.offset, |file| file.name.base_offset);
         let data = StartPlace { base_offset, start: self.start, producers }.encode();
         Ok(Snapshot { index, term, members: members.clone(), data })
-    }
-}
-
-fn payload_of(frame: &Frame, bytes: &[u8]) -> Payload {
-    match frame {
-        Frame::Batch(_) => Payload::Data(Bytes::copy_from_slice(bytes)),
-        Frame::Note(Note { kind: NoteKind::Empty, .. }) => Payload::Empty,
-        Frame::Note(note @ Note { kind: NoteKind::Membership, .. }) => {
-            Payload::Membership(Bytes::copy_from_slice(note.payload(bytes)))
-        }
-        Frame::Note(Note { kind: NoteKind::Start, .. }) => Payload::Data(Bytes::copy_from_slice(bytes)),
     }
 }
 

@@ -19,9 +19,11 @@ mod election;
 mod membership;
 mod promise;
 mod quiet;
+mod reading;
 
 use check::{check_open, raft_id};
 use promise::{Peers, Promise};
+pub use reading::Read;
 
 /// Committed entries handed out by one [`Ready`] stop after this many bytes; the next ready goes on.
 const COMMITTED_BYTES_PER_READY_MAX: u64 = 16 << 20;
@@ -64,9 +66,8 @@ impl GroupConfig {
             heartbeat_ticks: 1,
             seed,
             uncommitted_bytes_max: 64 << 20,
-            // With the size of a message this bounds what a follower that comes back makes a leader read at once:
-            // while it reads it neither acknowledges nor sends heartbeats.
-            inflight_messages_max: 8,
+            // Each batch of a producer counts as one. What is read for a follower that comes back is bounded in bytes.
+            inflight_messages_max: 32,
             tick_ms: 25,
             lease_ms: 200,
         }
@@ -97,6 +98,8 @@ pub struct Group<S: Storage> {
     ask_again_left: u32,
     /// Ticks since anything was last handed out to be written or applied.
     idle_ticks: u32,
+    /// Given to the caller to be read and not yet brought back.
+    reading: Vec<Read>,
 }
 
 impl<S: Storage> Group<S> {
@@ -117,8 +120,8 @@ impl<S: Storage> Group<S> {
             max_inflight_msgs: config.inflight_messages_max,
             max_uncommitted_size: config.uncommitted_bytes_max,
             max_committed_size_per_ready: COMMITTED_BYTES_PER_READY_MAX,
-            // What is proposed between two readies goes out as one message.
-            batch_append: true,
+            // `raft` would join entries onto an empty append of another place; see `joins`.
+            batch_append: false,
             ..raft::Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -141,6 +144,7 @@ impl<S: Storage> Group<S> {
             handed_over: None,
             ask_again_left: 0,
             idle_ticks: 0,
+            reading: Vec::new(),
         };
         group.draw_timeout();
         Ok(group)
@@ -165,6 +169,9 @@ impl<S: Storage> Group<S> {
                 // No answer to what was not asked yet.
                 self.peers.acked(from, self.term(), sent.unwrap_or_default().min(self.now));
             }
+        }
+        if kind == MessageType::MsgHeartbeatResponse {
+            self.read_on(from);
         }
         if kind == MessageType::MsgHeartbeatResponse && self.waits_for_probe(from) {
             self.react();
@@ -201,6 +208,20 @@ impl<S: Storage> Group<S> {
             .step(message)
             .map_err(|_| ProposeError::Busy { uncommitted_bytes: self.node.raft.uncommitted_size() })?;
         Ok((self.term(), LogIndex(self.node.raft.raft_log.last_index())))
+    }
+
+    /// True if [`Group::propose`] would take so many bytes now: for who writes before he proposes.
+    ///
+    /// # Errors
+    /// As [`Group::propose`].
+    pub fn can_propose(&self, bytes: usize) -> Result<(), ProposeError> {
+        self.check_leads()?;
+        let uncommitted_bytes = self.node.raft.uncommitted_size();
+        let bytes_max = usize::try_from(self.config.uncommitted_bytes_max).unwrap_or(usize::MAX);
+        if uncommitted_bytes > 0 && uncommitted_bytes.saturating_add(bytes) > bytes_max {
+            return Err(ProposeError::Busy { uncommitted_bytes });
+        }
+        Ok(())
     }
 
     /// What is to be done next, if anything. Call again after [`Group::written`], until it gives nothing.
@@ -435,7 +456,7 @@ impl<S: Storage> Group<S> {
                 kind if !is_between_members(kind) => continue,
                 _ => {}
             }
-            out.push(Message(m));
+            joins(&mut out, m);
         }
         out
     }
@@ -448,6 +469,27 @@ impl<S: Storage> Group<S> {
         let number = self.pending.as_ref().map(raft::Ready::number);
         assert_eq!(number, None, "a ready was handed out and not reported as written");
     }
+}
+
+/// Adds a message to those that go out with it. What is proposed between two readies goes out as one append: one that
+/// follows where another to the same member ends becomes a part of it.
+fn joins(out: &mut Vec<Message>, mut m: eraftpb::Message) {
+    let is_append = |m: &eraftpb::Message| m.get_msg_type() == MessageType::MsgAppend;
+    if is_append(&m)
+        && let Some(Message(before)) =
+            out.iter_mut().rev().find(|Message(before)| before.to == m.to && is_append(before))
+    {
+        let (end, end_term) =
+            before.entries.last().map_or((before.index, before.log_term), |last| (last.index, last.term));
+        let bytes: usize = before.entries.iter().chain(&m.entries).map(|entry| entry.data.len()).sum();
+        let follows = before.term == m.term && (end, end_term) == (m.index, m.log_term);
+        if follows && (m.entries.is_empty() || bytes as u64 <= MESSAGE_BYTES_MAX) {
+            before.commit = before.commit.max(m.commit);
+            before.mut_entries().extend(m.take_entries());
+            return;
+        }
+    }
+    out.push(Message(m));
 }
 
 impl<S: Storage> fmt::Debug for Group<S> {

@@ -22,6 +22,8 @@
 //! the entry ([`Group::lease_valid`]): no two nodes hold one at a time, whatever the network does and however
 //! long a process stands still, as long as clocks run at about the same rate.
 //!
+//! A leader's thread need not read for followers that are behind: see [`Group::read_apart`].
+//!
 //! What always holds: an entry is handed out as committed once, in order, only after it is durable here and
 //! on a majority; for the same seed and the same calls everything handed out is the same; types of the crate
 //! `raft` never leave this one.
@@ -47,7 +49,7 @@ mod storage;
 mod types;
 
 pub use error::{DecodeError, JournalError, MembershipError, ProposeError, QuorumError, StorageError, TransferError};
-pub use group::{Group, GroupConfig};
+pub use group::{Group, GroupConfig, Read};
 pub use hard_state::{GroupKey, HardStates};
 pub use journal::{Journal, Recovered};
 pub use liveness::{Liveness, Quiet, Received, Slept};

@@ -1,6 +1,6 @@
 //! The caller's log as `raft` reads it.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 
 use base::{LogIndex, NodeId, Term};
@@ -9,7 +9,7 @@ use raft::eraftpb::{self, EntryType};
 use raft::{GetEntriesContext, RaftState};
 
 use crate::message::node;
-use crate::{Entry, HardState, Members, Payload, Snapshot, StorageError};
+use crate::{Entry, HardState, MEMBERS_MAX, Members, Payload, Snapshot, StorageError};
 
 /// What a group starts from. All of it must be durable: whoever recovers a log syncs it first.
 ///
@@ -51,11 +51,65 @@ pub(crate) struct Adapter<S> {
     recent: VecDeque<eraftpb::Entry>,
     /// The first fault of the caller's log. `raft` would abort on it; here the group stands still.
     fault: OnceCell<StorageError>,
+    /// What followers lack is read by the caller, apart from the group.
+    pub(crate) reads_apart: bool,
+    /// The ranges that are to be read so, one for each place that a follower stands at.
+    wanted: RefCell<Vec<(u64, u64)>>,
+    /// What was read so, while it is sent.
+    given: Vec<eraftpb::Entry>,
 }
 
 impl<S: Storage> Adapter<S> {
     pub(crate) fn new(storage: S) -> Self {
-        Self { storage, recent: VecDeque::new(), fault: OnceCell::new() }
+        Self {
+            storage,
+            recent: VecDeque::new(),
+            fault: OnceCell::new(),
+            reads_apart: false,
+            wanted: RefCell::default(),
+            given: Vec::new(),
+        }
+    }
+
+    /// What is to be read apart, since the last call.
+    pub(crate) fn take_wanted(&mut self) -> Vec<(u64, u64)> {
+        self.wanted.take()
+    }
+
+    /// Entries `[low, high)` were read apart: they are at hand until [`Adapter::take_given`].
+    pub(crate) fn give(&mut self, low: u64, high: u64, entries: Vec<Entry>) -> Result<(), StorageError> {
+        self.given = check_given(low, high, entries)?;
+        Ok(())
+    }
+
+    /// Bytes of what was read apart of `[low, high)`.
+    pub(crate) fn given_between(&self, low: u64, high: u64) -> u64 {
+        let given = self.given.iter().filter(|entry| (low..high).contains(&entry.index));
+        given.map(|entry| entry.data.len() as u64).sum()
+    }
+
+    pub(crate) fn take_given(&mut self) -> Vec<eraftpb::Entry> {
+        std::mem::take(&mut self.given)
+    }
+
+    /// For a follower that lacks what is not in memory: what was read apart, or a note that it is to be.
+    fn read_apart(&self, low: u64, high: u64, bytes_max: u64) -> raft::Result<Vec<eraftpb::Entry>> {
+        if low < self.storage.first_index().0 {
+            return Err(raft::Error::Store(raft::StorageError::Compacted));
+        }
+        let at = self.given.first().and_then(|first| usize::try_from(low.checked_sub(first.index)?).ok());
+        if let Some(rest) = at.and_then(|at| self.given.get(at..)).filter(|rest| !rest.is_empty()) {
+            let wanted = usize::try_from(high - low).unwrap_or(usize::MAX);
+            return Ok(some_of(rest.iter().take(wanted), bytes_max));
+        }
+        let mut wanted = self.wanted.borrow_mut();
+        if let Some((_, to)) = wanted.iter_mut().find(|(from, _)| *from == low) {
+            *to = high.max(*to);
+        } else if wanted.len() < MEMBERS_MAX {
+            // Others are asked for again when the follower is heard from.
+            wanted.push((low, high));
+        }
+        Err(raft::Error::Store(raft::StorageError::LogTemporarilyUnavailable))
     }
 
     pub(crate) fn fault(&self) -> Option<&StorageError> {
@@ -94,26 +148,35 @@ impl<S: Storage> Adapter<S> {
     fn read(&self, low: u64, high: u64, bytes_max: u64) -> Result<Vec<eraftpb::Entry>, StorageError> {
         if let Some(start) = self.recent_at(low) {
             let wanted = usize::try_from(high - low).unwrap_or(usize::MAX);
-            let mut bytes = 0_u64;
-            let fits = |entry: &&eraftpb::Entry| {
-                let first = bytes == 0;
-                bytes = bytes.saturating_add(entry.data.len() as u64 + 1);
-                first || bytes <= bytes_max
-            };
-            return Ok(self.recent.range(start..).take(wanted).take_while(fits).cloned().collect());
+            return Ok(some_of(self.recent.range(start..).take(wanted), bytes_max));
         }
         let high = self.recent.front().map_or(high, |entry| high.min(entry.index));
-        let entries = self.storage.entries(LogIndex(low), LogIndex(high), bytes_max)?;
-        let gapless = entries.iter().zip(low..high).all(|(entry, index)| entry.index.0 == index);
-        if entries.is_empty() || !gapless || entries.len() as u64 > high - low {
-            return Err(StorageError::Corrupt(format!("entries {low}..{high} asked for, others given")));
-        }
-        Ok(entries.into_iter().map(to_raft_entry).collect())
+        check_given(low, high, self.storage.entries(LogIndex(low), LogIndex(high), bytes_max)?)
     }
 
-    fn failed(&self, error: StorageError) {
+    pub(crate) fn failed(&self, error: StorageError) {
         let _first_counts = self.fault.set(error);
     }
+}
+
+/// The first entries, as many as `bytes_max` allows; at least one.
+fn some_of<'a>(entries: impl Iterator<Item = &'a eraftpb::Entry>, bytes_max: u64) -> Vec<eraftpb::Entry> {
+    let mut bytes = 0_u64;
+    let fits = |entry: &&eraftpb::Entry| {
+        let first = bytes == 0;
+        bytes = bytes.saturating_add(entry.data.len() as u64 + 1);
+        first || bytes <= bytes_max
+    };
+    entries.take_while(fits).cloned().collect()
+}
+
+/// Refuses what was not asked for: the log is not what it must be.
+fn check_given(low: u64, high: u64, entries: Vec<Entry>) -> Result<Vec<eraftpb::Entry>, StorageError> {
+    let gapless = entries.iter().zip(low..high).all(|(entry, index)| entry.index.0 == index);
+    if entries.is_empty() || !gapless || entries.len() as u64 > high - low {
+        return Err(StorageError::Corrupt(format!("entries {low}..{high} asked for, others given")));
+    }
+    Ok(entries.into_iter().map(to_raft_entry).collect())
 }
 
 impl<S: Storage> raft::Storage for Adapter<S> {
@@ -127,9 +190,13 @@ impl<S: Storage> raft::Storage for Adapter<S> {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<eraftpb::Entry>> {
-        match self.read(low, high, max_size.into().unwrap_or(u64::MAX)) {
+        let bytes_max = max_size.into().unwrap_or(u64::MAX);
+        if self.reads_apart && context.can_async() && self.recent_at(low).is_none() {
+            return self.read_apart(low, high, bytes_max);
+        }
+        match self.read(low, high, bytes_max) {
             Ok(entries) => Ok(entries),
             Err(StorageError::Compacted) => Err(raft::Error::Store(raft::StorageError::Compacted)),
             Err(error) => {

@@ -143,6 +143,10 @@ impl Partition {
         now: Now,
     ) -> Result<(), AppendError> {
         let size_bytes = bytes.len();
+        // A refusal found out after the write costs a sync on this thread.
+        if let Err(error) = self.group.can_propose(size_bytes) {
+            return Err(self.refused(error));
+        }
         let storage = self.group.storage_mut();
         let span = next.offset.0 - storage.end.offset.0;
         let written = storage.write(&bytes, term, span, now, &self.config);

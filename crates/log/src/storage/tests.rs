@@ -5,6 +5,8 @@ use base::disk::memory::MemDisk;
 use base::records::BatchBuilder;
 use base::{NodeId, PartitionIndex, TopicId, TopicPartition};
 
+use quorum::Payload;
+
 use super::*;
 use crate::{Partition, Seats};
 

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use base::{NodeId, Term, Tick};
+use base::{LogIndex, NodeId, Term, Tick};
 
 use super::GroupConfig;
 use crate::{MEMBERS_MAX, Members};
@@ -69,6 +69,9 @@ pub(super) struct Peer {
     /// Ticks for which a snapshot has been on its way there.
     pub(super) snapshot_ticks: u32,
     pub(super) snapshots_lost: u32,
+    /// Bytes that were read apart for it and sent, until it has acknowledged the last of them.
+    pub(super) ahead_bytes: u64,
+    pub(super) ahead_to: LogIndex,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -10,11 +10,20 @@ use super::peers::{Lane, PeersHandle};
 pub trait Outbox: Send + Sync {
     /// False: it was dropped. The group is told, and says it again when it matters.
     fn send(&self, to: NodeId, lane: Lane, group: GroupKey, message: Bytes) -> bool;
+
+    /// So much waits to be sent there that what can wait should: the rest of the room is for what cannot.
+    fn is_crowded(&self, _to: NodeId) -> bool {
+        false
+    }
 }
 
 impl Outbox for PeersHandle {
     fn send(&self, to: NodeId, lane: Lane, group: GroupKey, message: Bytes) -> bool {
         Self::send(self, to, lane, group, message).is_ok()
+    }
+
+    fn is_crowded(&self, to: NodeId) -> bool {
+        Self::is_crowded(self, to)
     }
 }
 

@@ -9,8 +9,8 @@ use base::disk::{Disk, DiskError};
 use base::{NodeId, Offset, Tick, Timestamp};
 use bytes::Bytes;
 use log::{
-    AppendError, Appended, FlushDone, FlushJob, Message, OpenError, Partition, PartitionConfig, ReadError, ReadLimit,
-    Reader, Role, Seats,
+    AppendError, Appended, FlushDone, FlushJob, Message, OpenError, Partition, PartitionConfig, ReadDone, ReadError,
+    ReadLimit, Reader, Role, Seats,
 };
 
 use super::Random;
@@ -26,6 +26,8 @@ pub struct Replica {
     pub partition: Option<Partition>,
     /// Taken and not run yet, or run and not told.
     job: Option<Out>,
+    /// Reads for followers: when each is brought back.
+    reads: Vec<(u64, ReadDone)>,
     /// Everything below is durable, as far as this process was told.
     pub durable: Offset,
     /// Grows with each start.
@@ -54,6 +56,10 @@ pub struct Cluster {
     pub net: Net,
     pub random: Random,
     pub findings: Vec<String>,
+    /// Of those that start from now on: they read for followers elsewhere.
+    pub reads_apart: bool,
+    /// Bytes that were read so.
+    pub bytes_read_apart: usize,
 }
 
 /// What is on its way, by arrival.
@@ -88,8 +94,17 @@ impl Cluster {
         let voters: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
         let seats = Seats { voters, learners: Vec::new() };
         let net = Net { wire: BTreeMap::new(), sent: 0, cut: BTreeSet::new(), loss: 0, doubled: 0, delay_ms_max: 5 };
-        let mut cluster =
-            Self { now: 1000, seats, config, replicas: BTreeMap::new(), net, random, findings: Vec::new() };
+        let mut cluster = Self {
+            now: 1000,
+            seats,
+            config,
+            replicas: BTreeMap::new(),
+            net,
+            random,
+            findings: Vec::new(),
+            reads_apart: seed % 4 > 0,
+            bytes_read_apart: 0,
+        };
         for node in 1..=nodes {
             let disk = MemDisk::new(seed.wrapping_mul(31) + u64::from(node), capacity_bytes);
             let replica = Replica {
@@ -97,6 +112,7 @@ impl Cluster {
                 disk,
                 partition: None,
                 job: None,
+                reads: Vec::new(),
                 durable: Offset(0),
                 life: 0,
                 ticked: 0,
@@ -117,8 +133,11 @@ impl Cluster {
         let hard =
             quorum::HardStates::open(Arc::clone(&disk), "hard").map_err(|error| OpenError::Group(error.to_string()))?;
         let hard = Arc::new(Mutex::new(hard));
-        let (partition, recovery) = Partition::open(id(), DIR, config, NodeId(node), seats, disk, hard, now, wall)?;
+        let (mut partition, recovery) = Partition::open(id(), DIR, config, NodeId(node), seats, disk, hard, now, wall)?;
         self.findings.extend(recovery.findings);
+        if self.reads_apart {
+            partition.read_apart();
+        }
         replica.durable = partition.end();
         replica.seen = partition.committed();
         replica.partition = Some(partition);
@@ -132,6 +151,7 @@ impl Cluster {
         let replica = self.replicas.get_mut(&node).unwrap();
         replica.partition = None;
         replica.job = None;
+        replica.reads.clear();
         replica.disk = if power { replica.disk.crash() } else { replica.disk.kill() };
     }
 
@@ -232,7 +252,19 @@ impl Cluster {
             replica.durable = replica.durable.min(partition.end());
             replica.job = Some(Out { due: now + hold, end: partition.end(), work: Work::Job(Box::new(job)) });
         }
+        for (due, done) in std::mem::take(&mut replica.reads) {
+            if due <= now {
+                partition.read_done(Tick(now), done);
+            } else {
+                replica.reads.push((due, done));
+            }
+        }
         let messages = partition.take_messages();
+        for job in partition.take_reads() {
+            let done = job.run();
+            self.bytes_read_apart += done.bytes();
+            replica.reads.push((now + hold / 2, done));
+        }
         if partition.stopped().is_some() || replica.disk.is_dead() {
             return Err(());
         }

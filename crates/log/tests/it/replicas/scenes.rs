@@ -75,6 +75,27 @@ fn others(node: u32) -> [u32; 2] {
 }
 
 #[test]
+fn what_a_returning_follower_lacks_is_read_beside_the_owner() {
+    let mut cluster = Cluster::new(3, 5, PartitionConfig::default(), 64 << 20);
+    assert!(cluster.reads_apart);
+    let leader = cluster.elect();
+    let term = cluster.partition(leader).unwrap().term();
+    let [absent, _] = others(leader);
+    cluster.isolate(absent);
+    let value = "x".repeat(64 << 10);
+    for _ in 0..40 {
+        cluster.put(leader, &[&value]);
+    }
+    let (before, end) = (cluster.bytes_read_apart, cluster.partition(leader).unwrap().end());
+    cluster.net.cut.clear();
+    cluster.all_have(end);
+    let read = cluster.bytes_read_apart - before;
+    assert!(read >= 36 * value.len(), "only {read} bytes were read apart");
+    assert!(read <= 80 * value.len(), "{read} bytes were read for {}", 40 * value.len());
+    assert_eq!((cluster.leader(), cluster.partition(leader).unwrap().term()), (Some(leader), term));
+}
+
+#[test]
 fn only_the_leader_takes_appends_and_the_others_say_who_it_is() {
     let mut cluster = three(1);
     let leader = cluster.elect();

@@ -51,6 +51,7 @@ enum Bug {
 enum Event {
     Tick { node: u32, life: u64 },
     Synced { node: u32, life: u64 },
+    Read { node: u32, life: u64, read: Read, entries: Result<Vec<Entry>, StorageError> },
     Deliver(Bytes, u32, u32),
     Beat(Bytes, u32, u32),
     Restart(u32),
@@ -188,6 +189,9 @@ impl World {
             ..GroupConfig::standard(NodeId(id), seed)
         };
         node.group = Some(Group::open(config, log).unwrap_or_else(|error| panic!("seed {seed} node {id}: {error}")));
+        if seed % 4 > 0 {
+            node.group.as_mut().unwrap().read_apart();
+        }
         if bug == Bug::LongLease {
             node.group.as_mut().unwrap().config.lease_ms = 700;
         }
@@ -230,6 +234,7 @@ impl World {
         match event {
             Event::Tick { node, life } => self.tick(node, life),
             Event::Synced { node, life } => self.synced(node, life),
+            Event::Read { node, life, read, entries } => self.read(node, life, read, entries),
             Event::Deliver(bytes, from, to) => self.deliver(bytes, from, to),
             Event::Beat(bytes, from, to) => self.beat_arrives(bytes, from, to),
             Event::Restart(node) => self.start(node),
@@ -392,7 +397,34 @@ impl World {
             self.push(ms, Event::Synced { node: id, life });
         }
         self.send(out);
+        self.read_for_followers(id);
         self.check_leader(id);
+    }
+
+    /// What is read apart is as it was when it was read, and comes when it comes, or never.
+    fn read_for_followers(&mut self, id: u32) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let life = node.life;
+        let group = node.group.as_mut().unwrap();
+        let reads = group.reads();
+        for read in reads {
+            let entries = group.storage().entries(read.from, read.to, read.bytes_max);
+            if self.random.chance(5) {
+                group.read_dropped(&read);
+                continue;
+            }
+            let ms = if self.random.chance(10) { self.random.below(600) } else { self.random.below(10) };
+            self.pushed += 1;
+            self.queue.insert((self.now + ms, self.pushed), Event::Read { node: id, life, read, entries });
+        }
+    }
+
+    fn read(&mut self, id: u32, life: u64, read: Read, entries: Result<Vec<Entry>, StorageError>) {
+        let again = || Event::Read { node: id, life, read: read.clone(), entries: entries.clone() };
+        let Some(now) = self.running(id, life, again) else { return };
+        let now = self.read_late(id, now);
+        self.nodes.get_mut(&id).unwrap().group.as_mut().unwrap().read_done(now, &read, entries);
+        self.pump(id);
     }
 
     fn send(&mut self, messages: Vec<Message>) {
@@ -436,7 +468,10 @@ impl World {
         }
         self.proposed += 1;
         let data = Bytes::from(format!("{}/{}", self.seed, self.proposed));
-        if self.group(id).propose(data).is_ok() {
+        let room = self.group(id).can_propose(data.len());
+        let proposed = self.group(id).propose(data).map(|_| ());
+        assert_eq!(room, proposed, "seed {}: who writes before he proposes was told wrong", self.seed);
+        if proposed.is_ok() {
             self.pump(id);
         }
     }

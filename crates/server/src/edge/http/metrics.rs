@@ -115,6 +115,11 @@ fn count_of(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+/// Counts stay far below what a double holds exactly.
+fn as_number(value: u64) -> f64 {
+    f64::from(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, unit: Option<&Unit>, value: i64) -> fmt::Result {
     let gauge = ConstGauge::new(value);
     gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)
@@ -170,7 +175,14 @@ impl NodeCollector {
         gauge(encoder, "log_topics", "topics", None, count_of(state.topics.len()))?;
         gauge(encoder, "log_partitions", "partitions of all topics", None, partitions)?;
         gauge(encoder, "log_records", "committed records that are kept", None, records)?;
-        gauge(encoder, "log_size", "size of all log files", Some(&Unit::Bytes), whole(bytes))
+        gauge(encoder, "log_size", "size of all log files", Some(&Unit::Bytes), whole(bytes))?;
+        let rounds = self.node.logs().rounds();
+        let (slow, longest_ms) = (rounds.slow.load(Ordering::Relaxed), rounds.longest_ms.load(Ordering::Relaxed));
+        let help = "rounds of the log's thread of 50 ms or more: replication stood still for them";
+        counter(encoder, "log_slow_rounds", help, None, as_number(slow))?;
+        let slow_seconds = as_number(rounds.slow_ms.load(Ordering::Relaxed)) / 1_000.0;
+        counter(encoder, "log_slow_rounds_time", "time spent in them", Some(&Unit::Seconds), slow_seconds)?;
+        gauge(encoder, "log_longest_round_ms", "the longest round of the log's thread", None, whole(longest_ms))
     }
 
     fn totals(&self, encoder: &mut DescriptorEncoder<'_>, tables: &[TableStatus]) -> fmt::Result {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use log::{Appended, PartitionConfig, Reader, Seats};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::{Append, COMMANDS_MAX, Command, Leadership, LogsError, QUEUED_KIB_MAX, ReplicaStatus};
+use super::{Append, COMMANDS_MAX, Command, Leadership, LogsError, QUEUED_KIB_MAX, ReplicaStatus, Rounds};
 use crate::node::{Acks, time};
 use crate::shell::peers::{GroupFrame, Lane};
 
@@ -19,11 +19,12 @@ pub(super) struct Open {
     pub partitions: RwLock<BTreeMap<TopicPartition, Shared>>,
     /// Counts the changes of leadership.
     pub changes: watch::Sender<u64>,
+    pub rounds: Rounds,
 }
 
 impl Default for Open {
     fn default() -> Self {
-        Self { partitions: RwLock::default(), changes: watch::channel(0).0 }
+        Self { partitions: RwLock::default(), changes: watch::channel(0).0, rounds: Rounds::default() }
     }
 }
 
@@ -203,6 +204,12 @@ impl LogsHandle {
         let leadership = |shared: &Shared| *shared.leadership.borrow();
         let all = partitions.iter().map(|(id, shared)| (*id, leadership(shared)));
         all.filter(|(_, leadership)| leadership.is_mine).map(|(id, leadership)| (id, leadership.term)).collect()
+    }
+
+    /// How long the owner thread's rounds take.
+    #[must_use]
+    pub fn rounds(&self) -> &Rounds {
+        &self.open.rounds
     }
 
     /// Counts the changes of any partition's leadership.

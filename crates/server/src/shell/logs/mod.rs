@@ -14,6 +14,9 @@
 //! [`Outbox`], those that promise something durable only after the flush. Whatever was touched by a command is looked
 //! after once, at the end of a round, so that a message costs the same with one partition or ten thousand.
 //!
+//! What a follower lacks is read by threads of their own, a few reads at a time, and nothing is read for one whose link
+//! is crowded: a replica that comes back never keeps the owner from its heartbeats.
+//!
 //! What always holds: an acks=all waiter is answered `Ok` only after the fdatasync of a majority that covers it; an
 //! acks=1 waiter only while no other node can have been elected; when this node stops leading, every waiter is
 //! answered at once; every waiter is answered by its deadline; after a failed fsync this disk takes no write until the
@@ -23,7 +26,9 @@
 mod cluster_tests;
 mod handle;
 mod owner;
+mod reads;
 mod replicas;
+mod rounds;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -36,7 +41,7 @@ use std::time::Duration;
 use base::disk::{Disk, DiskError};
 use base::{NodeId, Offset, Term, Tick, TopicPartition};
 use bytes::Bytes;
-use log::{AppendError, Appended, DeleteError, FlushDone, OpenError, PartitionConfig, Seats};
+use log::{AppendError, Appended, DeleteError, FlushDone, OpenError, PartitionConfig, ReadDone, Seats};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::outbox::Outbox;
@@ -47,6 +52,7 @@ use crate::node::findings::Findings;
 pub use handle::LogsHandle;
 pub use owner::start;
 pub use replicas::ReplicaStatus;
+pub use rounds::Rounds;
 
 /// Commands waiting for the owner thread.
 const COMMANDS_MAX: usize = 16_384;
@@ -56,10 +62,19 @@ const QUEUED_KIB_MAX: usize = 256 << 10;
 const DRAIN_MAX: usize = 1_024;
 /// .. and longest time spent with them.
 const DRAIN_MS_MAX: u64 = 10;
+/// .. and the bytes of appends from other replicas taken with them.
+const DRAIN_BYTES_MAX: usize = 1 << 20;
+/// While partitions are served, votes and heartbeats are listened for this often ..
+const HEAR_MS: u64 = 5;
+/// .. and at most so often a round.
+const HEARS_MAX: u32 = 8;
 /// Longest sleep of the owner thread without a command.
 const IDLE_MS: u64 = 50;
 /// Flushes under way at once. More would not make the disk faster, only the batches smaller.
 const FLUSHES_MAX: usize = 4;
+/// Reads for followers under way at once, of all partitions. Each gives a message: this is what a follower that comes
+/// back may take of a round.
+const READS_MAX: usize = 2;
 /// How often deadlines are looked at.
 const DEADLINE_CHECK_MS: u64 = 5;
 /// How often free space is looked at.
@@ -178,6 +193,8 @@ enum Command {
         reply: Reply<ReplicaStatus>,
     },
     Flushed(TopicPartition, Result<FlushDone, DiskError>),
+    /// What was read for followers that are behind.
+    Read(TopicPartition, ReadDone),
     /// Flush everything, leave clean marks, end the threads.
     Close {
         reply: Reply<()>,

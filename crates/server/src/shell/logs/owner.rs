@@ -12,17 +12,19 @@ use log::{AppendError, FlushDone, FlushJob, Partition, PartitionConfig, Seats, S
 use tokio::sync::watch;
 
 use super::handle::{LogsHandle, Open, Shared, Urgent};
+use super::reads::Reads;
+use super::rounds::Round;
 use super::slot::{Slot, want};
 use super::trouble::broken_finding;
 use super::waiters::{Until, answer};
 use super::{
-    Append, CLOSE_PATIENCE, Command, DEADLINE_CHECK_MS, DRAIN_MAX, DRAIN_MS_MAX, FLUSHES_MAX, IDLE_MS, LogsConfig,
-    LogsError, RETENTION_MS, Reply, SPACE_CHECK_MS, Start, TICK_MS,
+    Append, CLOSE_PATIENCE, Command, DEADLINE_CHECK_MS, DRAIN_BYTES_MAX, DRAIN_MAX, DRAIN_MS_MAX, FLUSHES_MAX, IDLE_MS,
+    LogsConfig, LogsError, RETENTION_MS, Reply, SPACE_CHECK_MS, Start, TICK_MS,
 };
 use crate::node::Acks;
 use crate::node::findings::Findings;
 use crate::node::time;
-use crate::shell::outbox::{LATE_MS, Outbox, Ticker};
+use crate::shell::outbox::{Outbox, Ticker};
 use crate::shell::peers::GroupFrame;
 use crate::shell::thread::spawn_owner;
 
@@ -62,6 +64,7 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         deleting: BTreeMap::new(),
         wanted: VecDeque::new(),
         flushes: 0,
+        reads: Reads::start(&commands)?,
         dirty_since: None,
         stopped: None,
         full: false,
@@ -111,6 +114,7 @@ pub(super) struct Owner {
     pub(super) wanted: VecDeque<TopicPartition>,
     /// Under way.
     flushes: usize,
+    pub(super) reads: Reads,
     dirty_since: Option<Tick>,
     /// Set by a failed fsync: this disk takes no write any more.
     pub(super) stopped: Option<Stopped>,
@@ -132,23 +136,29 @@ impl Owner {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let (begun, late_ms) = (time::now(), self.ticker.late_ms(time::now()));
+            let mut round = Round::begin(self.ticker.late_ms(time::now()));
             self.hear();
-            let mut taken = 0;
             while let Some(command) = next {
                 match command {
                     Command::Close { reply } => return answer(reply, self.close(inbox)),
                     Command::Abandon => return,
+                    Command::Message(frame) => {
+                        round.bytes += frame.message.len();
+                        self.message(frame);
+                    }
                     command => self.handle(command),
                 }
-                taken += 1;
-                let is_time_up = taken % CLOCK_EVERY == 0 && time::now().since(begun) >= DRAIN_MS_MAX;
-                next = if taken < DRAIN_MAX && !is_time_up { inbox.try_recv().ok() } else { None };
+                round.commands += 1;
+                let is_time_up = round.commands.is_multiple_of(CLOCK_EVERY) && round.took_ms() >= DRAIN_MS_MAX;
+                let is_over = is_time_up || round.commands >= DRAIN_MAX || round.bytes >= DRAIN_BYTES_MAX;
+                next = if is_over { None } else { inbox.try_recv().ok() };
             }
+            round.commands_done();
             // What was said while this thread was busy is heard before anybody is missed.
             self.hear();
             self.tick_groups();
             self.timers();
+            round.ticks_done();
             // Taking a flush may leave something to send, and what was sent before may want a flush.
             loop {
                 self.serve_touched();
@@ -157,23 +167,16 @@ impl Owner {
                     break;
                 }
             }
+            self.start_reads();
             if std::mem::take(&mut self.leadership_changed) {
                 self.open.changes.send_modify(|count| *count += 1);
             }
-            let busy_ms = time::now().since(begun);
-            if busy_ms >= LATE_MS || late_ms >= LATE_MS {
-                tracing::warn!(
-                    busy_ms,
-                    late_ms,
-                    commands = taken,
-                    "the log's thread was slow: leaderships may have moved"
-                );
-            }
+            round.end(&self.open.rounds);
         }
     }
 
     /// Takes what is urgent.
-    fn hear(&mut self) {
+    pub(super) fn hear(&mut self) {
         self.is_told.store(false, Ordering::Release);
         while let Ok(frame) = self.urgent.try_recv() {
             self.message(frame);
@@ -215,8 +218,8 @@ impl Owner {
                 answer(reply, slot.partition.delete_before(before).map_err(LogsError::from));
             }
             Command::Delete { partition, reply } => self.delete(partition, reply),
-            Command::Message(frame) => self.message(frame),
             Command::Wake => {}
+            Command::Read(partition, done) => self.read(partition, done),
             Command::Link(node, is_connected) => self.link(node, is_connected),
             Command::Transfer(partition, to) => {
                 if let Some(slot) = self.partitions.get_mut(&partition) {
@@ -231,7 +234,7 @@ impl Owner {
             }
             Command::Status { partition, reply } => answer(reply, self.status(partition)),
             Command::Flushed(partition, result) => self.flushed(partition, result),
-            Command::Close { .. } | Command::Abandon => unreachable!("the loop takes it"),
+            Command::Message(_) | Command::Close { .. } | Command::Abandon => unreachable!("the loop takes it"),
         }
     }
 
@@ -278,7 +281,8 @@ impl Owner {
         for finding in &recovery.findings {
             tracing::warn!(%partition, "{finding}");
         }
-        let slot = Slot::new(opened, is_preferred);
+        let mut slot = Slot::new(opened, is_preferred);
+        slot.partition.read_apart();
         slot.leadership.send_replace(slot.lead(self.config.node));
         let (reader, committed) = (slot.partition.reader(), slot.committed.subscribe());
         let (stable, leadership) = (slot.stable.subscribe(), slot.leadership.subscribe());

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::owner::Owner;
 use super::slot::want;
-use super::{Leadership, LogsError};
+use super::{HEAR_MS, HEARS_MAX, Leadership, LogsError};
 use crate::node::time;
 use crate::shell::outbox::post;
 use crate::shell::peers::GroupFrame;
@@ -113,12 +113,17 @@ impl Owner {
 
     /// Looks after every partition that something was done to: sends, answers, tells, wants a flush.
     pub(super) fn serve_touched(&mut self) {
-        let mut touched = std::mem::take(&mut self.touched);
-        for id in touched.drain(..) {
+        let (mut heard, mut hears, mut at) = (time::now(), 0, 0);
+        while let Some(id) = self.touched.get(at).copied() {
+            at += 1;
             self.serve(id);
+            // Serving may take long when much is written for a leader: the other groups are still listened to.
+            if hears < HEARS_MAX && at < self.touched.len() && time::now().since(heard) >= HEAR_MS {
+                self.hear();
+                (heard, hears) = (time::now(), hears + 1);
+            }
         }
-        // Nothing above touches; the room is kept.
-        self.touched = touched;
+        self.touched.clear();
     }
 
     fn serve(&mut self, id: TopicPartition) {
@@ -129,6 +134,8 @@ impl Owner {
                 slot.partition.report_unreachable(message.to());
             }
         }
+        self.want_reads(id);
+        let Some(slot) = self.partitions.get_mut(&id) else { return };
         let replaced = slot.partition.take_replaced();
         if let Some(from) = replaced {
             let error = slot.not_leader();

@@ -312,6 +312,13 @@ impl PeersHandle {
         push(&peer, lane, Frame::Group { group, message })
     }
 
+    /// True while half of what may wait to be sent to `to` on the bulk lane does.
+    #[must_use]
+    pub fn is_crowded(&self, to: NodeId) -> bool {
+        let queued = self.0.peer(to).map_or(0, |peer| peer.lane(Lane::Bulk).queue.load().0);
+        queued > BULK.queue_bytes_max / 2
+    }
+
     /// Asks another node; waits for the answer no longer than `patience`. Calls have no order among themselves.
     ///
     /// # Errors
