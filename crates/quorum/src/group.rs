@@ -17,11 +17,13 @@ use crate::{
 mod check;
 mod election;
 mod membership;
+mod pace;
 mod promise;
 mod quiet;
 mod reading;
 
 use check::{check_open, raft_id};
+use pace::Pace;
 use promise::{Peers, Promise};
 pub use reading::Read;
 
@@ -100,6 +102,7 @@ pub struct Group<S: Storage> {
     idle_ticks: u32,
     /// Given to the caller to be read and not yet brought back.
     reading: Vec<Read>,
+    pace: Pace,
 }
 
 impl<S: Storage> Group<S> {
@@ -112,7 +115,7 @@ impl<S: Storage> Group<S> {
             election_tick: config.election_ticks as usize,
             heartbeat_tick: config.heartbeat_ticks as usize,
             min_election_tick: config.election_ticks as usize,
-            max_election_tick: 2 * config.election_ticks as usize,
+            max_election_tick: (pace::STRETCH_MAX * 2 * config.election_ticks) as usize,
             applied: applied.0,
             check_quorum: true,
             pre_vote: true,
@@ -145,6 +148,7 @@ impl<S: Storage> Group<S> {
             ask_again_left: 0,
             idle_ticks: 0,
             reading: Vec::new(),
+            pace: Pace::default(),
         };
         group.draw_timeout();
         Ok(group)
@@ -157,6 +161,7 @@ impl<S: Storage> Group<S> {
         self.check_running()?;
         self.check_message(&message)?;
         let from = message.from();
+        let last_heard = self.peers.get(from).map(|peer| peer.last_heard);
         self.peers.heard(from, self.now);
         if self.refuses_vote(&message) {
             return Ok(());
@@ -165,6 +170,9 @@ impl<S: Storage> Group<S> {
         let (kind, current) = (m.get_msg_type(), m.term >= self.node.raft.term);
         if kind == MessageType::MsgHeartbeatResponse {
             let sent = sent_ms_of(&m.take_context()).map(Tick);
+            if let Some(sent) = sent {
+                self.measure_answer(from, sent.min(self.now));
+            }
             if self.node.raft.state == StateRole::Leader && m.term == self.node.raft.term {
                 // No answer to what was not asked yet.
                 self.peers.acked(from, self.term(), sent.unwrap_or_default().min(self.now));
@@ -176,6 +184,12 @@ impl<S: Storage> Group<S> {
         if kind == MessageType::MsgHeartbeatResponse && self.waits_for_probe(from) {
             self.react();
             return Ok(());
+        }
+        let speaks = matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat);
+        // One that this node left for its silence, and that lives.
+        let is_left = m.term < self.node.raft.term && !self.led;
+        if speaks && (is_left || self.leader() == Some(from)) {
+            self.measure_silence(last_heard);
         }
         let members = (kind == MessageType::MsgSnapshot).then(|| self.come_aboard(&mut m));
         let outcome = self.node.step(m);
@@ -352,6 +366,7 @@ impl<S: Storage> Group<S> {
             members: self.members.clone(),
             peers: self.members.all().into_iter().filter(|node| *node != self.config.node).map(peer).collect(),
             lease_left_ms: self.lease_left_ms(self.now),
+            patience: self.pace.stretch(&self.config),
         }
     }
 

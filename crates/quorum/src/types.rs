@@ -101,6 +101,8 @@ pub struct GroupStatus {
     pub peers: Vec<PeerStatus>,
     /// How long the lease goes on; 0 without one. Of a sole voter it never ends: always `lease_ms`.
     pub lease_left_ms: u64,
+    /// How many times the configured timeout is waited, from what was measured of late; 1 on a quiet machine.
+    pub patience: u32,
 }
 
 /// Another member, as this node sees it.

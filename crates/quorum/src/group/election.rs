@@ -44,6 +44,7 @@ impl<S: Storage> Group<S> {
             return;
         }
         self.promise.tick();
+        self.keep_pace();
         self.idle_ticks = self.idle_ticks.saturating_add(1);
         let may_campaign = self.may_campaign();
         let raft = &mut self.node.raft;
@@ -133,6 +134,11 @@ impl<S: Storage> Group<S> {
     pub(super) fn draw_timeout(&mut self) {
         let ticks = self.config.election_ticks as usize;
         let timeout = ticks + 1 + (2 * self.rank()) % (ticks - 1);
+        let raft = &self.node.raft;
+        // Who asks already does not wait longer for the answers.
+        let patient = raft.state == StateRole::Follower && raft.leader_id != 0;
+        let times = if patient { self.pace.stretch(&self.config) as usize } else { 1 };
+        let timeout = timeout * times;
         self.node.raft.set_randomized_election_timeout(timeout);
     }
 
@@ -195,6 +201,7 @@ impl<S: Storage> Group<S> {
 
     pub(super) fn heard_leader(&mut self) {
         self.promise.make(&self.config, self.now);
+        self.pace.heard_leader();
         self.ask_again_left = ASK_AGAIN_MAX;
     }
 

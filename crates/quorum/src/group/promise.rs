@@ -72,6 +72,8 @@ pub(super) struct Peer {
     /// Bytes that were read apart for it and sent, until it has acknowledged the last of them.
     pub(super) ahead_bytes: u64,
     pub(super) ahead_to: LogIndex,
+    /// How long its last answer to a heartbeat took.
+    pub(super) answered_ms: u64,
 }
 
 #[derive(Clone, Debug, Default)]

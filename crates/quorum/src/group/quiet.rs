@@ -44,6 +44,7 @@ impl<S: Storage> Group<S> {
         self.advance(now);
         self.assert_no_pending();
         self.idle_ticks = 0;
+        self.pace.rested();
         if let Some((heard, ticks)) = slept.heard {
             // It fell asleep with a beat that came after all it promised before.
             self.promise = Promise::made(&self.config, heard, ticks);

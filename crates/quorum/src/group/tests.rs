@@ -7,7 +7,7 @@ use crate::{Entry, Initial, Payload};
 
 mod cruel;
 mod hostile;
-mod world;
+pub(super) mod world;
 
 use world::{MemLog, World};
 
