@@ -141,6 +141,7 @@ mod tests {
             members,
             peers,
             lease_left_ms: 100,
+            patience: 1,
         }
     }
 
