@@ -102,7 +102,7 @@ impl Cluster {
             net,
             random,
             findings: Vec::new(),
-            reads_apart: seed % 4 > 0,
+            reads_apart: !seed.is_multiple_of(4),
             bytes_read_apart: 0,
         };
         for node in 1..=nodes {

@@ -189,7 +189,7 @@ impl World {
             ..GroupConfig::standard(NodeId(id), seed)
         };
         node.group = Some(Group::open(config, log).unwrap_or_else(|error| panic!("seed {seed} node {id}: {error}")));
-        if seed % 4 > 0 {
+        if !seed.is_multiple_of(4) {
             node.group.as_mut().unwrap().read_apart();
         }
         if bug == Bug::LongLease {
