@@ -26,7 +26,7 @@ pub struct Router {
     logs: RwLock<Option<LogsHandle>>,
     calls: RwLock<BTreeMap<u8, Handler>>,
     findings: Arc<Findings>,
-    /// Nodes that a link to is up.
+    /// Nodes that can be reached: a link to them is up, or another node passes on what goes to them.
     up: watch::Sender<BTreeMap<NodeId, bool>>,
 }
 
@@ -77,7 +77,7 @@ impl Router {
         write(&self.calls).insert(kind, handler);
     }
 
-    /// Which nodes a link to is up; changes with them.
+    /// Which nodes can be reached; changes with them.
     pub fn links(&self) -> watch::Receiver<BTreeMap<NodeId, bool>> {
         self.up.subscribe()
     }
@@ -150,6 +150,10 @@ impl Inbound for Router {
                 self.set_up(peer, false);
             }
             LinkEvent::Heard => self.set_up(peer, true),
+            LinkEvent::Relayed { by } => {
+                tracing::info!(%peer, %by, "no link is up, it is reached through another node");
+                self.set_up(peer, true);
+            }
             LinkEvent::Interrupted { reason } => tracing::debug!(%peer, reason, "the bulk link broke"),
         }
     }

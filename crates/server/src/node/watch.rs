@@ -21,6 +21,7 @@ const NEWS_MS: u64 = 200;
 const NAMED_MAX: usize = 3;
 
 const NODE_DOWN: &str = "node-down";
+const LINK_DOWN: &str = "link-down";
 const NO_MASTER: &str = "no-active-master";
 const NO_LEADER: &str = "partitions-without-leader";
 
@@ -48,6 +49,7 @@ pub fn start(node: &Arc<Node>) {
 struct Watch {
     /// Since when it is so; what is over is not in it.
     down: BTreeMap<NodeId, Since>,
+    relayed: BTreeMap<NodeId, Since>,
     no_leader: Option<Since>,
     no_master: Option<Since>,
     /// Changes of leadership seen.
@@ -74,6 +76,7 @@ impl Watch {
     fn look(&mut self, node: &Node, all: bool) {
         let (state, findings) = (node.state(), node.all_findings());
         self.nodes(node, &state, findings);
+        self.links(node, &state, findings);
         self.master(node, findings);
         if all {
             self.partitions(node, &state, findings);
@@ -93,6 +96,24 @@ impl Watch {
             let since = *self.down.entry(id).or_insert_with(Since::now);
             if since.is_news() {
                 findings.raise(&id.to_string(), node_down(id, since.wall, state));
+            }
+        }
+    }
+
+    /// Nodes that are reached through others: all goes on, but for each link that is missing one node more does the work.
+    fn links(&mut self, node: &Node, state: &State, findings: &Findings) {
+        let by = |id: NodeId| Some((id, node.peers()?.relayed_by(id)?));
+        let relayed: BTreeMap<NodeId, NodeId> =
+            state.nodes.keys().filter(|id| **id != node.id() && node.is_up(**id)).filter_map(|id| by(*id)).collect();
+        let back: Vec<NodeId> = self.relayed.keys().copied().filter(|known| !relayed.contains_key(known)).collect();
+        for id in back {
+            self.relayed.remove(&id);
+            findings.clear(LINK_DOWN, &id.to_string());
+        }
+        for (id, by) in relayed {
+            let since = *self.relayed.entry(id).or_insert_with(Since::now);
+            if since.is_news() {
+                findings.raise(&id.to_string(), link_down(id, by, since.wall));
             }
         }
     }
@@ -182,6 +203,18 @@ fn node_down(id: NodeId, since: Timestamp, state: &State) -> Finding {
         impact: vec!["durability"],
         cause: format!("no link to it is up; it holds replicas of {replicas} partitions"),
         action: "start it or mend the link; it catches up by itself. One more node less may stop writes".into(),
+    }
+}
+
+fn link_down(id: NodeId, by: NodeId, since: Timestamp) -> Finding {
+    Finding {
+        code: LINK_DOWN,
+        severity: Severity::Warning,
+        title: format!("no link to node {id} is up; node {by} passes on what goes there"),
+        since,
+        impact: vec!["durability"],
+        cause: format!("node {by} has links to both, this node has none to node {id}"),
+        action: format!("mend the link between this node and node {id}; until then node {by} must not be stopped"),
     }
 }
 

@@ -57,6 +57,8 @@ fn link(link: &LinkStatus) -> Value {
         "queued_bytes": link.queued_bytes,
         "dropped_frames": link.dropped_frames,
         "connects": link.connects,
+        "relayed_by": link.relayed_by.map(|by| by.0),
+        "passed_on": link.passed_on,
     })
 }
 

@@ -18,6 +18,7 @@ use super::handshake::{self, HandshakeError};
 use super::hello::{Hello, Refusal, RefusalCode};
 use super::local::{self, Local};
 use super::peer::{Peer, Place};
+use super::relay::{self, Relay, Relays};
 use super::tls::{self, Tls, Wire};
 use super::{Inbound, Lane, Members, PeersConfig, PeersError, Security};
 
@@ -45,6 +46,7 @@ type Peers = BTreeMap<NodeId, Arc<Peer>>;
 pub struct Links {
     pub local: Arc<Local>,
     pub address: SocketAddr,
+    pub relays: Arc<Relays>,
     peers: Arc<RwLock<Peers>>,
     runtime: Mutex<Option<Runtime>>,
 }
@@ -67,12 +69,23 @@ impl Links {
         };
         let address = listener.local_addr().map_err(refused)?;
         let who = (config.node, config.disk);
+        let relay = Arc::new(Relay::new(config.node, inbound));
+        let inbound = Arc::clone(&relay) as Arc<dyn Inbound>;
         let local = Local::new(who, config.cluster.clone(), config.security, inbound, server);
         let local = Arc::new(local);
         let peers = Arc::new(RwLock::new(Peers::new()));
+        relay.serve(&peers);
+        let relays = Arc::clone(&relay.relays);
+        runtime.spawn(relay::tell(Arc::clone(&local), relay));
         runtime.spawn(accept(listener, Arc::clone(&local), Arc::clone(&peers)));
-        runtime.spawn(supervise(Arc::clone(&local), Arc::clone(&peers), config.members, config.cluster));
-        Ok(Self { local, address, peers, runtime: Mutex::new(Some(runtime)) })
+        runtime.spawn(supervise(
+            Arc::clone(&local),
+            Arc::clone(&peers),
+            Arc::clone(&relays),
+            config.members,
+            config.cluster,
+        ));
+        Ok(Self { local, address, relays, peers, runtime: Mutex::new(Some(runtime)) })
     }
 
     pub fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
@@ -117,6 +130,7 @@ impl fmt::Debug for Links {
 async fn supervise(
     local: Arc<Local>,
     peers: Arc<RwLock<Peers>>,
+    relays: Arc<Relays>,
     mut members: watch::Receiver<Arc<Members>>,
     mut cluster: watch::Receiver<Option<ClusterId>>,
 ) {
@@ -129,7 +143,7 @@ async fn supervise(
             () = local::closed(&mut closing) => return,
             Ok(()) = members.changed() => {
                 let now = Arc::clone(&members.borrow_and_update());
-                follow(&local, &peers, &now);
+                follow(&local, &peers, &relays, &now);
             }
             Ok(()) = cluster.changed() => {
                 let now = *cluster.borrow_and_update();
@@ -140,7 +154,7 @@ async fn supervise(
     }
 }
 
-fn follow(local: &Arc<Local>, peers: &RwLock<Peers>, members: &Members) {
+fn follow(local: &Arc<Local>, peers: &RwLock<Peers>, relays: &Relays, members: &Members) {
     let mut removed = Vec::new();
     let mut peers = peers.write().unwrap_or_else(PoisonError::into_inner);
     peers.retain(|node, peer| {
@@ -156,6 +170,7 @@ fn follow(local: &Arc<Local>, peers: &RwLock<Peers>, members: &Members) {
             continue;
         }
         local.forget_stranger(*node);
+        relays.know(*node);
         let peer = Arc::new(Peer::new(*node, member.clone(), Arc::clone(local)));
         for lane in [Lane::Control, Lane::Bulk] {
             tokio::spawn(dial(Arc::clone(&peer), lane));
@@ -163,7 +178,10 @@ fn follow(local: &Arc<Local>, peers: &RwLock<Peers>, members: &Members) {
         peers.insert(*node, peer);
     }
     drop(peers);
-    removed.iter().for_each(|peer| peer.remove("the node is not a member any more"));
+    for peer in removed {
+        peer.remove("the node is not a member any more");
+        relays.forget(peer.node);
+    }
 }
 
 fn announce(peers: &RwLock<Peers>, cluster: Option<ClusterId>) {

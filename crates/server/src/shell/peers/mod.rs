@@ -9,6 +9,8 @@
 //! Between two nodes there are two connections (docs/formats/peer-protocol.md says why): heartbeats and votes never
 //! wait behind appends.
 //!
+//! A node that no link is up to is reached through one that has links to both, if there is one (`relay`).
+//!
 //! What always holds: sending never blocks; frames of one lane arrive in order, each once, or are lost together with
 //! the connection, which [`LinkEvent::Down`] or [`LinkEvent::Interrupted`] tells; memory for a peer is bounded, both
 //! ways, whatever it does; no length is believed; a peer is dialled for ever, with a pause of half a second at most.
@@ -26,6 +28,7 @@ mod links;
 mod local;
 mod peer;
 mod queue;
+mod relay;
 #[cfg(test)]
 pub mod tests;
 pub mod tls;
@@ -52,8 +55,8 @@ use tls::Tls;
 
 /// Largest frame of the control lane, its key included.
 pub const CONTROL_FRAME_BYTES_MAX: usize = 256 << 10;
-/// Largest frame of the bulk lane, its key included: the largest message of a group.
-pub const BULK_FRAME_BYTES_MAX: usize = (128 << 20) + KEY_BYTES;
+/// Largest frame of the bulk lane: the largest message of a group with its key, passed on for another node.
+pub const BULK_FRAME_BYTES_MAX: usize = (128 << 20) + KEY_BYTES + relay::PASSED_BYTES;
 /// Calls and answers up to this size go with the control lane.
 const SMALL_CALL_BYTES_MAX: usize = 16 << 10;
 
@@ -101,7 +104,7 @@ const BULK: LaneLimits = LaneLimits {
 };
 
 const _: () =
-    assert!(quorum::Message::BYTES_MAX + KEY_BYTES <= BULK_FRAME_BYTES_MAX, "a message must fit into a frame");
+    assert!(quorum::Message::BYTES_MAX + KEY_BYTES + relay::PASSED_BYTES <= BULK_FRAME_BYTES_MAX, "it must fit");
 const _: () = assert!(SMALL_CALL_BYTES_MAX <= CONTROL_FRAME_BYTES_MAX, "a small call must fit into its lane");
 
 impl Lane {
@@ -221,8 +224,10 @@ pub enum LinkEvent {
     Heard,
     /// The bulk connection broke; what was on its way there is lost. The link itself is up.
     Interrupted { reason: String },
-    /// The link broke; what was on its way is lost, open calls have failed.
+    /// The link broke; what was on its way is lost, open calls have failed. Or the way over another node has ended.
     Down { reason: String },
+    /// No link is up, and frames and calls go through this node, which has links to both. Ends with `Up`, `Heard` or `Down`.
+    Relayed { by: NodeId },
     /// This node refused the peer, or the peer this node, for this reason; both are told. Repeated only when the
     /// reason changes. A second process under a connected peer's id is told of in this way too: the link stays up.
     Refused { reason: String },
@@ -296,6 +301,10 @@ pub struct LinkStatus {
     pub dropped_frames: u64,
     /// Times the link came up.
     pub connects: u64,
+    /// Who passes on what this node and the other have to say to each other, while they have no link.
+    pub relayed_by: Option<NodeId>,
+    /// Frames and calls that this node passed on to the other for a third.
+    pub passed_on: u64,
 }
 
 /// The links. Cheap to clone; they end with [`PeersHandle::close`] or with the last handle.
@@ -308,8 +317,13 @@ impl PeersHandle {
     /// # Errors
     /// The frame is dropped; see [`SendError`].
     pub fn send(&self, to: NodeId, lane: Lane, group: GroupKey, message: Bytes) -> Result<(), SendError> {
-        let peer = self.0.peer(to).ok_or(SendError::Unknown(to))?;
-        push(&peer, lane, Frame::Group { group, message })
+        let by = self.0.relays.by(to);
+        let peer = self.0.peer(by.unwrap_or(to)).ok_or(SendError::Unknown(to))?;
+        let frame = match by {
+            None => Frame::Group { group, message },
+            Some(_) => relay::pass(self.0.local.node, to, group, &message),
+        };
+        push(&peer, lane, frame)
     }
 
     /// True while half of what may wait to be sent to `to` on the bulk lane does.
@@ -324,29 +338,27 @@ impl PeersHandle {
     /// # Errors
     /// [`CallError`] says whether the call may have had an effect.
     pub async fn call(&self, to: NodeId, kind: u8, body: Bytes, patience: Duration) -> Result<Bytes, CallError> {
-        let peer = self.0.peer(to).ok_or(SendError::Unknown(to))?;
-        let mut waiting = peer.calls.wait().ok_or(CallError::Busy(to))?;
-        let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
-        let frame = Frame::Request { id: waiting.id, patience_ms, kind, body };
-        let lane = if frame.payload_bytes() <= SMALL_CALL_BYTES_MAX { Lane::Control } else { Lane::Bulk };
-        push(&peer, lane, frame)?;
-        let answer = tokio::time::timeout(patience, waiting.answer());
-        let timeout = CallError::Timeout { node: to, waited_ms: patience_ms.into() };
-        let (status, body) = answer.await.map_err(|_| timeout)?.ok_or(CallError::Lost(to))?;
-        match status {
-            Status::Done => Ok(body),
-            Status::Failed => Err(CallError::Failed { node: to, reason: hello::printable(&body) }),
-            Status::Busy => Err(CallError::Busy(to)),
-            Status::TooLarge => {
-                let reason = format!("its answer is larger than {BULK_FRAME_BYTES_MAX} bytes");
-                Err(CallError::Failed { node: to, reason })
-            }
+        let by = self.0.relays.by(to);
+        let peer = self.0.peer(by.unwrap_or(to)).ok_or(SendError::Unknown(to))?;
+        match by {
+            None => direct_call(&peer, kind, body, patience).await,
+            Some(_) => relay::call(&peer, (self.0.local.node, to), kind, &body, patience).await,
         }
+    }
+
+    /// Through whom a node is reached that no link is up to; `None`: over its link, or not at all.
+    pub fn relayed_by(&self, to: NodeId) -> Option<NodeId> {
+        self.0.relays.by(to)
     }
 
     /// Every member but this one, by id.
     pub fn links(&self) -> Vec<LinkStatus> {
-        self.0.peers().values().map(|peer| peer.status()).collect()
+        let mut links: Vec<LinkStatus> = self.0.peers().values().map(|peer| peer.status()).collect();
+        for link in &mut links {
+            link.relayed_by = self.0.relays.by(link.node);
+            link.passed_on = self.0.relays.passed_on(link.node);
+        }
+        links
     }
 
     #[cfg(test)]
@@ -369,6 +381,27 @@ impl PeersHandle {
     /// Ends all links, telling the peers, so that they need not find out.
     pub async fn close(&self) {
         self.0.close().await;
+    }
+}
+
+async fn direct_call(peer: &Peer, kind: u8, body: Bytes, patience: Duration) -> Result<Bytes, CallError> {
+    let to = peer.node;
+    let mut waiting = peer.calls.wait().ok_or(CallError::Busy(to))?;
+    let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+    let frame = Frame::Request { id: waiting.id, patience_ms, kind, body };
+    let lane = if frame.payload_bytes() <= SMALL_CALL_BYTES_MAX { Lane::Control } else { Lane::Bulk };
+    push(peer, lane, frame)?;
+    let answer = tokio::time::timeout(patience, waiting.answer());
+    let timeout = CallError::Timeout { node: to, waited_ms: patience_ms.into() };
+    let (status, body) = answer.await.map_err(|_| timeout)?.ok_or(CallError::Lost(to))?;
+    match status {
+        Status::Done => Ok(body),
+        Status::Failed => Err(CallError::Failed { node: to, reason: hello::printable(&body) }),
+        Status::Busy => Err(CallError::Busy(to)),
+        Status::TooLarge => {
+            let reason = format!("its answer is larger than {BULK_FRAME_BYTES_MAX} bytes");
+            Err(CallError::Failed { node: to, reason })
+        }
     }
 }
 

@@ -352,6 +352,8 @@ impl Peer {
             queued_bytes: loads.map(|(bytes, _)| bytes),
             dropped_frames: loads.iter().map(|(_, dropped)| dropped).sum(),
             connects: state.connects,
+            relayed_by: None,
+            passed_on: 0,
         }
     }
 

@@ -62,6 +62,10 @@ impl Seen {
         self.frames.lock().expect("frames").len()
     }
 
+    pub fn froms(&self) -> Vec<u32> {
+        self.frames.lock().expect("frames").iter().map(|frame| frame.0.0).collect()
+    }
+
     pub fn messages(&self, lane: Lane) -> Vec<Bytes> {
         let frames = self.frames.lock().expect("frames");
         frames.iter().filter(|frame| frame.1 == lane).map(|frame| frame.2.clone()).collect()
