@@ -100,8 +100,11 @@ fn for_people(cluster: &Value) -> String {
         ),
         led,
         format!(
-            "{} partitions, {} without a leader, {} with replicas out of reach",
-            partitions["total"], partitions["without_leader"], partitions["with_replicas_out_of_reach"]
+            "{} partitions, {} without a leader, {} with replicas out of reach, {} under-replicated",
+            partitions["total"],
+            partitions["without_leader"],
+            partitions["with_replicas_out_of_reach"],
+            partitions["under_replicated"]
         ),
     ];
     for node in cluster["nodes"].as_array().into_iter().flatten() {

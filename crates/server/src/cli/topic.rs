@@ -121,13 +121,31 @@ fn describe(args: &Describe) -> Result<(), Failure> {
             .collect();
         return args.format.show(&["key", "value", "origin"], &rows);
     }
+    let view = nodes.any(|node| node.view(Some(&args.name)))?;
     let mut rows = Vec::new();
     for partition in 0..topic.partitions {
         let mut at = |time| nodes.leader(&args.name, partition, |node| node.list_offset(&args.name, partition, time));
         let (start, end) = (at(client::EARLIEST)?.0, at(client::LATEST)?.0);
-        rows.push(vec![partition.into(), start.into(), end.into(), (end - start).into()]);
+        let mut row = vec![partition.into(), start.into(), end.into(), (end - start).into()];
+        row.extend(placed(view.partitions.get(&partition)));
+        rows.push(row);
     }
-    args.format.show(&["partition", "start", "end", "records"], &rows)
+    let columns =
+        ["partition", "start", "end", "records", "leader", "epoch", "replicas", "in_sync", "under_replicated"];
+    args.format.show(&columns, &rows)
+}
+
+/// Who leads a partition, where its replicas are, and which of them are up to date.
+fn placed(view: Option<&client::PartitionView>) -> Vec<Value> {
+    let Some(view) = view else { return vec![Value::Null; 5] };
+    let nodes = |nodes: &[i32]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    vec![
+        view.leader.into(),
+        view.epoch.into(),
+        nodes(&view.replicas).into(),
+        nodes(&view.in_sync).into(),
+        (view.in_sync.len() < view.replicas.len()).into(),
+    ]
 }
 
 fn delete(args: &Delete) -> Result<(), Failure> {

@@ -1,7 +1,8 @@
 //! Who leads which partition, so that any node answers Metadata for all of them.
 //!
 //! Of its own replicas a node knows it first hand. Of the others it hears: every node tells its peers what it
-//! leads, when that changes and every second. What was not repeated for a while counts no longer.
+//! leads, when that changes and every second. What was not repeated for a while counts no longer. With it goes which
+//! replicas do not keep up, for those partitions where there are any.
 //!
 //! Who should lead: the first of a partition's replicas. A node that leads in its place hands over when that one has
 //! been there for a while, a few partitions at a time; a node that ends in order hands over everything first.
@@ -18,7 +19,7 @@ use uuid::Uuid;
 use super::router::Router;
 use super::time;
 use crate::shell::calls;
-use crate::shell::logs::LogsHandle;
+use crate::shell::logs::{Behind, LogsHandle};
 use crate::shell::meta::MetaHandle;
 use crate::shell::peers::PeersHandle;
 
@@ -44,21 +45,27 @@ const VERSION: u8 = 1;
 /// See the module.
 pub struct Leaders {
     logs: LogsHandle,
-    heard: RwLock<BTreeMap<NodeId, Heard>>,
+    heard: RwLock<BTreeMap<NodeId, Heard<Term>>>,
+    heard_behind: RwLock<BTreeMap<NodeId, Heard<Behind>>>,
 }
 
-struct Heard {
+struct Heard<T> {
     at: Tick,
-    led: BTreeMap<TopicPartition, Term>,
+    led: BTreeMap<TopicPartition, T>,
 }
 
 impl Leaders {
     /// Starts telling and hearing. Without peers there is nobody to tell.
     pub fn start(logs: &LogsHandle, peers: Option<&PeersHandle>, router: &Router) -> Arc<Self> {
-        let leaders = Arc::new(Self { logs: logs.clone(), heard: RwLock::default() });
+        let leaders = Arc::new(Self { logs: logs.clone(), heard: RwLock::default(), heard_behind: RwLock::default() });
         let hears = Arc::clone(&leaders);
         router.on(calls::LEADERS, move |from, body| {
             let heard = hears.hear(from, body);
+            async move { heard }
+        });
+        let hears = Arc::clone(&leaders);
+        router.on(calls::BEHIND, move |from, body| {
+            let heard = hears.hear_behind(from, body);
             async move { heard }
         });
         if let Some(peers) = peers {
@@ -113,6 +120,23 @@ impl Leaders {
         told.filter(|(_, term)| *term >= own_term).max_by_key(|(_, term)| *term)
     }
 
+    /// The replicas of a partition that `leader` says do not keep up with it.
+    pub fn behind(&self, partition: TopicPartition, leader: NodeId) -> Behind {
+        if self.logs.leadership(partition).is_some_and(|leadership| leadership.borrow().is_mine) {
+            return self.logs.behind(partition);
+        }
+        let heard = self.heard_behind.read().unwrap_or_else(PoisonError::into_inner);
+        let fresh = heard.get(&leader).filter(|heard| time::now().since(heard.at) < HEARD_MS_MAX);
+        fresh.and_then(|heard| heard.led.get(&partition)).cloned().unwrap_or_default()
+    }
+
+    fn hear_behind(&self, from: NodeId, body: Bytes) -> Result<Bytes, String> {
+        let led = decode_behind(body).ok_or("a list of replicas that are behind that makes no sense")?;
+        let heard = Heard { at: time::now(), led };
+        self.heard_behind.write().unwrap_or_else(PoisonError::into_inner).insert(from, heard);
+        Ok(Bytes::new())
+    }
+
     fn hear(&self, from: NodeId, body: Bytes) -> Result<Bytes, String> {
         let led = decode(body).ok_or("a list of leaders that makes no sense")?;
         let heard = Heard { at: time::now(), led };
@@ -147,13 +171,22 @@ async fn balance(node: NodeId, logs: LogsHandle, meta: MetaHandle, links: watch:
 
 async fn tell(logs: LogsHandle, peers: PeersHandle, mut links: watch::Receiver<BTreeMap<NodeId, bool>>) {
     let mut changes = logs.leadership_changes();
+    let mut were_behind = false;
     loop {
         let body = encode(&logs.led());
+        let behind = logs.all_behind();
+        // That there are none any more is said once; whoever did not hear it forgets the others in time.
+        let says_behind = !behind.is_empty() || were_behind;
+        were_behind = !behind.is_empty();
+        let behind = encode_behind(&behind);
         let up: Vec<NodeId> =
             links.borrow_and_update().iter().filter(|(_, is_up)| **is_up).map(|(node, _)| *node).collect();
         for node in up {
-            let (peers, body) = (peers.clone(), body.clone());
+            let (peers, body, behind) = (peers.clone(), body.clone(), behind.clone());
             tokio::spawn(async move {
+                if says_behind && let Err(error) = peers.call(node, calls::BEHIND, behind, TELL).await {
+                    tracing::debug!(%node, %error, "who is behind was not heard");
+                }
                 if let Err(error) = peers.call(node, calls::LEADERS, body, TELL).await {
                     tracing::debug!(%node, %error, "who leads what was not heard");
                 }
@@ -201,6 +234,38 @@ fn decode(mut body: Bytes) -> Option<BTreeMap<TopicPartition, Term>> {
     Some(led)
 }
 
+/// One byte of version; then of each partition its topic, its number, and how many nodes in one byte, and these, big-endian.
+fn encode_behind(behind: &[(TopicPartition, Behind)]) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u8(VERSION);
+    for (partition, nodes) in &behind[..behind.len().min(TOLD_MAX)] {
+        out.put_slice(partition.topic.0.as_bytes());
+        out.put_i32(partition.partition.0);
+        let count = u8::try_from(nodes.len()).unwrap_or(u8::MAX);
+        out.put_u8(count);
+        nodes.iter().take(count.into()).for_each(|node| out.put_u32(node.0));
+    }
+    out.freeze()
+}
+
+fn decode_behind(mut body: Bytes) -> Option<BTreeMap<TopicPartition, Behind>> {
+    if body.try_get_u8().ok()? != VERSION {
+        return None;
+    }
+    let mut behind = BTreeMap::new();
+    while body.has_remaining() {
+        if behind.len() == TOLD_MAX {
+            return None;
+        }
+        let topic = TopicId(Uuid::from_u128(body.try_get_u128().ok()?));
+        let partition = PartitionIndex(body.try_get_i32().ok()?);
+        let count = body.try_get_u8().ok()?;
+        let nodes: Option<Vec<NodeId>> = (0..count).map(|_| body.try_get_u32().ok().map(NodeId)).collect();
+        behind.insert(TopicPartition { topic, partition }, nodes?.into());
+    }
+    Some(behind)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,5 +284,17 @@ mod tests {
             assert!(cut % ENTRY_BYTES == 1 || decode(bytes.slice(..cut)).is_none(), "cut at {cut}");
         }
         assert!(decode(Bytes::from_static(&[9])).is_none());
+    }
+
+    #[test]
+    fn who_is_behind_comes_as_it_went() {
+        let at = |number: i32| TopicPartition { topic: TopicId(Uuid::from_u128(9)), partition: PartitionIndex(number) };
+        let behind: [(_, Behind); 2] = [(at(0), [NodeId(2)].into()), (at(7), [NodeId(1), NodeId(3)].into())];
+        let bytes = encode_behind(&behind);
+        assert_eq!(decode_behind(bytes.clone()).unwrap(), behind.into());
+        assert!(decode_behind(encode_behind(&[])).unwrap().is_empty());
+        for cut in 0..bytes.len() {
+            assert!([1, 26].contains(&cut) || decode_behind(bytes.slice(..cut)).is_none(), "cut at {cut}");
+        }
     }
 }

@@ -13,6 +13,7 @@ pub mod cluster;
 mod cluster_tests;
 pub mod error;
 pub mod findings;
+mod forecast;
 pub mod groups;
 pub mod hosting;
 mod identity;
@@ -139,6 +140,11 @@ impl Node {
     /// Who leads a partition, and since which term, as far as this node knows.
     pub fn leader_of(&self, partition: TopicPartition) -> Option<(NodeId, Term)> {
         self.leaders.leader_of(partition)
+    }
+
+    /// The replicas of a partition that do not keep up with its leader, as that one says.
+    pub fn behind(&self, partition: TopicPartition) -> crate::shell::logs::Behind {
+        self.leader_of(partition).map(|(leader, _)| self.leaders.behind(partition, leader)).unwrap_or_default()
     }
 
     /// Proposes to group 0; answers when the command has been committed and applied here.
@@ -287,6 +293,11 @@ impl Node {
     /// What is wrong right now, worst first. Empty: all is well.
     pub fn findings(&self) -> Vec<Finding> {
         self.findings.list()
+    }
+
+    /// Memory of the rows that are in no published segment, of the table that has most: the bound is each table's.
+    fn live_bytes_of_fullest(&self) -> u64 {
+        self.tables.all().iter().map(|table| table.live_bytes()).max().unwrap_or(0)
     }
 
     /// Milliseconds since this node began to serve.

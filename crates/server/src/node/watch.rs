@@ -9,6 +9,7 @@ use base::{NodeId, PartitionIndex, Tick, Timestamp, TopicPartition};
 use control::State;
 
 use super::findings::{Finding, Severity};
+use super::forecast::{Fill, Forecast};
 use super::{Findings, Node, time};
 
 /// Between two looks.
@@ -51,7 +52,7 @@ struct Watch {
     down: BTreeMap<NodeId, Since>,
     relayed: BTreeMap<NodeId, Since>,
     no_leader: Option<Since>,
-    no_master: Option<Since>,
+    no_master: Option<(Since, Forecast)>,
     /// Changes of leadership seen.
     changes: u64,
 }
@@ -124,7 +125,14 @@ impl Watch {
             self.no_master = None;
             return findings.clear(NO_MASTER, "control");
         }
-        let since = *self.no_master.get_or_insert_with(Since::now);
+        let fill = Fill {
+            live_bytes: node.live_bytes_of_fullest(),
+            live_bytes_max: node.config().store.live_bytes_max.0,
+            free_bytes: node.logs().free_bytes(),
+            reserve_bytes: node.config().log.disk_reserve_bytes.0,
+        };
+        let (since, forecast) =
+            *self.no_master.get_or_insert_with(|| (Since::now(), Forecast::begin(time::now(), fill)));
         if !since.is_news() {
             return;
         }
@@ -143,13 +151,16 @@ impl Watch {
             Finding {
                 code: NO_MASTER,
                 severity: Severity::Critical,
-                title: "metadata cannot be changed: no active master; what is placed is served on".into(),
+                title: "metadata cannot be changed: no active master; produce, fetch and queries of what is placed go on"
+                    .into(),
                 since: since.wall,
                 impact: vec!["publish", "admin", "retention"],
                 cause,
-                action: "start these nodes or mend the links to them; nothing else is to be done. Until then live rows pile up \
-                         in memory: when store.live_bytes_max is reached, new rows wait in the log"
-                    .into(),
+                action: format!(
+                    "start these nodes or mend the links to them; nothing else is to be done, publishing catches up by itself. \
+                     Stopped are creating and changing topics and tables, publishing segments, and retention: {}",
+                    forecast.words(time::now(), fill)
+                ),
             },
         );
     }

@@ -8,5 +8,7 @@ pub const LEADERS: u8 = 2;
 pub const TRANSFER_MASTER: u8 = 3;
 /// How far a partition is committed at its leader; see `node/tables/freshness.rs`.
 pub const COMMITTED: u8 = 4;
+/// Which replicas of the partitions that the caller leads are behind; see `node/leaders.rs`.
+pub const BEHIND: u8 = 201;
 /// A call for a node that the caller has no link to, to be passed on once; see `shell/peers/relay.rs`.
 pub const RELAY: u8 = 200;

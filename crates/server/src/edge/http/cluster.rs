@@ -108,6 +108,7 @@ pub fn view(node: &Node) -> Value {
             "total": counted.all.len(),
             "without_leader": counted.without_leader(),
             "with_replicas_out_of_reach": counted.all.iter().filter(|one| one.out_of_reach > 0).count(),
+            "under_replicated": counted.under_replicated(),
         },
         "safe_to_restart_next": is_safe,
         "why": why,
@@ -129,6 +130,10 @@ pub fn safe_to_restart(node: &Node, counted: &Partitions) -> (bool, String) {
     }
     if node.master().leader.is_none() || counted.without_leader() > 0 {
         return (false, format!("{} partitions and the control group are being led anew", counted.without_leader()));
+    }
+    if counted.under_replicated() > 0 {
+        let count = counted.under_replicated();
+        return (false, format!("{count} partitions have replicas that are not up to date yet: wait for them"));
     }
     (true, "every node is up and every partition is led: one node at a time may be restarted".into())
 }
@@ -155,6 +160,8 @@ struct One {
     replicas: Vec<NodeId>,
     leader: Option<NodeId>,
     out_of_reach: usize,
+    /// .. or not up to date.
+    not_in_sync: usize,
 }
 
 impl Partitions {
@@ -167,7 +174,10 @@ impl Partitions {
         let all = partitions.map(|partition| {
             let replicas = state.replicas(partition).to_vec();
             let out_of_reach = replicas.iter().filter(|replica| !node.is_up(**replica)).count();
-            One { replicas, leader: node.leader_of(partition).map(|(leader, _)| leader), out_of_reach }
+            let behind = node.behind(partition);
+            let is_behind = |replica: &NodeId| !node.is_up(*replica) || behind.contains(replica);
+            let not_in_sync = replicas.iter().filter(|replica| is_behind(replica)).count();
+            One { replicas, leader: node.leader_of(partition).map(|(leader, _)| leader), out_of_reach, not_in_sync }
         });
         Self { all: all.collect() }
     }
@@ -178,6 +188,10 @@ impl Partitions {
 
     fn led_by(&self, node: NodeId) -> usize {
         self.all.iter().filter(|one| one.leader == Some(node)).count()
+    }
+
+    pub fn under_replicated(&self) -> usize {
+        self.all.iter().filter(|one| one.not_in_sync > 0).count()
     }
 
     pub fn without_leader(&self) -> usize {

@@ -47,8 +47,9 @@ impl Broker {
 }
 
 impl Edge {
-    /// Every node of the cluster, this one with the address the client used unless another is configured. A node that is out
-    /// of reach is left out, as long as this one reaches most of the others: a client that is told of it would wait for it.
+    /// Every node of the cluster, this one with the address the client used unless another is configured. A node that neither
+    /// this one has a link to nor any other that this one reaches is left out, as long as most of the others are there: a
+    /// client that is told of it would wait for it. That only this node has no link to it is no reason: clients have theirs.
     /// Where this node is the one cut off, the client shall know whom else to ask.
     pub(super) fn brokers(&self, client: &Client) -> Vec<Broker> {
         let state = self.node.state();
@@ -111,9 +112,11 @@ impl Edge {
             Leader::ReadOnly { node, epoch } => (ErrorCode::None, Some(node), epoch),
             Leader::Electing | Leader::Unreachable => (ErrorCode::LeaderNotAvailable, None, -1),
         };
-        let in_sync = |node: &NodeId| Some(*node) == leader || self.node.is_up(*node);
+        let behind = self.node.behind(partition);
+        let is_online = |node: &NodeId| Some(*node) == leader || self.node.is_up(*node);
         let ids = |nodes: Vec<NodeId>| nodes.into_iter().map(broker_id).collect::<Vec<_>>();
-        let (isr, offline): (Vec<NodeId>, Vec<NodeId>) = replicas.iter().copied().partition(in_sync);
+        let (online, offline): (Vec<NodeId>, Vec<NodeId>) = replicas.iter().copied().partition(is_online);
+        let isr = online.into_iter().filter(|node| Some(*node) == leader || !behind.contains(node)).collect();
         Placed {
             index,
             code,
@@ -133,7 +136,7 @@ pub(super) struct Placed {
     pub leader: BrokerId,
     pub epoch: i32,
     pub replicas: Vec<BrokerId>,
-    /// Those a link is up to: whether they keep up to the last record is known to the leader only.
+    /// Those that can be reached and of which the leader says that they keep up.
     pub isr: Vec<BrokerId>,
     pub offline: Vec<BrokerId>,
 }

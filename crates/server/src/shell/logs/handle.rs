@@ -1,7 +1,7 @@
 //! The log as the rest of the server sees it: cheap to clone, async, bounded.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use log::{Appended, PartitionConfig, Reader, Seats};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::{Append, COMMANDS_MAX, Command, Leadership, LogsError, QUEUED_KIB_MAX, ReplicaStatus, Rounds};
+use super::{Append, Behind, COMMANDS_MAX, Command, Leadership, LogsError, QUEUED_KIB_MAX, ReplicaStatus, Rounds};
 use crate::node::{Acks, time};
 use crate::shell::peers::{GroupFrame, Lane};
 
@@ -20,11 +20,18 @@ pub(super) struct Open {
     /// Counts the changes of leadership.
     pub changes: watch::Sender<u64>,
     pub rounds: Rounds,
+    /// Free space as seen last; `u64::MAX`: not yet.
+    pub free_bytes: AtomicU64,
 }
 
 impl Default for Open {
     fn default() -> Self {
-        Self { partitions: RwLock::default(), changes: watch::channel(0).0, rounds: Rounds::default() }
+        Self {
+            partitions: RwLock::default(),
+            changes: watch::channel(0).0,
+            rounds: Rounds::default(),
+            free_bytes: AtomicU64::new(u64::MAX),
+        }
     }
 }
 
@@ -35,6 +42,7 @@ pub(super) struct Shared {
     pub committed: watch::Receiver<Offset>,
     pub stable: watch::Receiver<Offset>,
     pub leadership: watch::Receiver<Leadership>,
+    pub behind: watch::Receiver<Behind>,
 }
 
 #[derive(Clone)]
@@ -210,6 +218,23 @@ impl LogsHandle {
     #[must_use]
     pub fn rounds(&self) -> &Rounds {
         &self.open.rounds
+    }
+
+    /// Of a partition that this node leads: the replicas that do not keep up, or are not reached. Empty if it does not lead.
+    pub fn behind(&self, partition: TopicPartition) -> Behind {
+        self.shared(partition, |shared| Behind::clone(&shared.behind.borrow())).unwrap_or_default()
+    }
+
+    /// The partitions that this node leads and of which replicas are behind, with these.
+    pub fn all_behind(&self) -> Vec<(TopicPartition, Behind)> {
+        let partitions = self.open.partitions.read().unwrap_or_else(PoisonError::into_inner);
+        let all = partitions.iter().map(|(id, shared)| (*id, Behind::clone(&shared.behind.borrow())));
+        all.filter(|(_, behind)| !behind.is_empty()).collect()
+    }
+
+    /// Free space of the log's disk, as seen a moment ago.
+    pub fn free_bytes(&self) -> Option<u64> {
+        Some(self.open.free_bytes.load(Ordering::Relaxed)).filter(|free| *free != u64::MAX)
     }
 
     /// Counts the changes of any partition's leadership.

@@ -25,6 +25,7 @@
 #[cfg(test)]
 mod cluster_tests;
 mod handle;
+mod insync;
 mod owner;
 mod reads;
 mod replicas;
@@ -50,6 +51,7 @@ use crate::node::Acks;
 use crate::node::findings::Findings;
 
 pub use handle::LogsHandle;
+pub use insync::Behind;
 pub use owner::start;
 pub use replicas::ReplicaStatus;
 pub use rounds::Rounds;

@@ -11,7 +11,8 @@ use base::{NodeId, Offset, Tick, TopicPartition};
 use log::{AppendError, FlushDone, FlushJob, Partition, PartitionConfig, Seats, Stopped};
 use tokio::sync::watch;
 
-use super::handle::{LogsHandle, Open, Shared, Urgent};
+use super::handle::{LogsHandle, Open, Urgent};
+use super::insync::Looked;
 use super::reads::Reads;
 use super::rounds::Round;
 use super::slot::{Slot, want};
@@ -71,6 +72,7 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         urgent: urgent_inbox,
         is_told,
         ticker: Ticker::new(TICK_MS, now),
+        looked: Looked::default(),
         checked_deadlines: now,
         checked_space: Tick(0),
         checked_retention: now,
@@ -94,7 +96,7 @@ pub(super) struct Owner {
     hard: log::HardStates,
     pub(super) config: LogsConfig,
     pub(super) findings: Arc<Findings>,
-    open: Arc<Open>,
+    pub(super) open: Arc<Open>,
     jobs: mpsc::Sender<Job>,
     pub(super) outbox: Arc<dyn Outbox>,
     /// Nodes that a link to is up.
@@ -123,6 +125,7 @@ pub(super) struct Owner {
     urgent: mpsc::Receiver<GroupFrame>,
     is_told: Arc<AtomicBool>,
     pub(super) ticker: Ticker,
+    pub(super) looked: Looked,
     checked_deadlines: Tick,
     pub(super) checked_space: Tick,
     checked_retention: Tick,
@@ -284,13 +287,12 @@ impl Owner {
         let mut slot = Slot::new(opened, is_preferred);
         slot.partition.read_apart();
         slot.leadership.send_replace(slot.lead(self.config.node));
-        let (reader, committed) = (slot.partition.reader(), slot.committed.subscribe());
-        let (stable, leadership) = (slot.stable.subscribe(), slot.leadership.subscribe());
-        let shared = Shared { reader, committed: committed.clone(), stable, leadership };
+        let (shared, committed) = (slot.shared(), slot.committed.subscribe());
         self.open.partitions.write().unwrap_or_else(PoisonError::into_inner).insert(partition, shared);
         self.dirty_since.get_or_insert(now);
         self.broken.remove(&partition);
         self.partitions.insert(partition, slot);
+        self.tell_damage(partition, &recovery.findings);
         self.leadership_changed = true;
         self.touch(partition);
         Ok(committed)
@@ -421,6 +423,7 @@ impl Owner {
 
     fn timers(&mut self) {
         let now = time::now();
+        self.look_at_copies(now);
         if now.since(self.checked_deadlines) >= DEADLINE_CHECK_MS {
             self.checked_deadlines = now;
             let partitions = &mut self.partitions;

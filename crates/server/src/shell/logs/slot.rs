@@ -6,6 +6,8 @@ use base::{NodeId, Offset, Tick, TopicPartition};
 use log::{AppendError, Partition, Role};
 use tokio::sync::watch;
 
+use super::handle::Shared;
+use super::insync::{Behind, InSync};
 use super::waiters::Waiters;
 use super::{EAGER_CAMPAIGNS, Leadership, LogsError};
 
@@ -24,6 +26,11 @@ pub(super) struct Slot {
     pub flushing: bool,
     /// It stands in `Owner::touched`.
     pub touched: bool,
+    /// Who keeps up, while this node leads.
+    pub in_sync: InSync,
+    pub behind: watch::Sender<Behind>,
+    /// Since when this replica is known to be damaged.
+    pub damaged: Option<Tick>,
 }
 
 impl Slot {
@@ -41,6 +48,20 @@ impl Slot {
             wanted: false,
             flushing: false,
             touched: false,
+            in_sync: InSync::default(),
+            behind: watch::channel(Behind::default()).0,
+            damaged: None,
+        }
+    }
+
+    /// What others may know of it without asking.
+    pub fn shared(&self) -> Shared {
+        Shared {
+            reader: self.partition.reader(),
+            committed: self.committed.subscribe(),
+            stable: self.stable.subscribe(),
+            leadership: self.leadership.subscribe(),
+            behind: self.behind.subscribe(),
         }
     }
 

@@ -54,6 +54,7 @@ impl Owner {
     pub(super) fn check_space(&mut self, now: Tick) {
         self.checked_space = now;
         let Ok(free) = self.disk.free_bytes() else { return };
+        self.open.free_bytes.store(free, std::sync::atomic::Ordering::Relaxed);
         let reserve = self.config.reserve_bytes;
         if free < reserve {
             self.full = true;
