@@ -56,7 +56,8 @@ impl InSync {
             if !connected.contains(&peer.node) {
                 *follow = new();
             } else if peer.matched >= follow.target {
-                *follow = Follow { caught_up: Some(follow.set), ..new() };
+                let has_all = peer.matched >= status.last;
+                *follow = Follow { caught_up: Some(if has_all { now } else { follow.set }), ..new() };
             }
             if follow.caught_up.is_none_or(|at| now.since(at) > LAG_MS_MAX) {
                 behind.push(peer.node);
