@@ -58,7 +58,7 @@ const FAILED: u8 = 1;
 const NOT_SENT: u8 = 2;
 const UNKNOWN: u8 = 3;
 
-pub type Peers = Arc<RwLock<BTreeMap<NodeId, Arc<Peer>>>>;
+type Peers = RwLock<BTreeMap<NodeId, Arc<Peer>>>;
 
 /// Which links there are, here and elsewhere.
 #[derive(Debug)]
@@ -217,7 +217,7 @@ impl Relays {
 pub struct Relay {
     inner: Arc<dyn Inbound>,
     pub relays: Arc<Relays>,
-    peers: OnceLock<Weak<RwLock<BTreeMap<NodeId, Arc<Peer>>>>>,
+    peers: OnceLock<Weak<Peers>>,
 }
 
 impl Relay {
@@ -226,7 +226,7 @@ impl Relay {
     }
 
     /// From now on there are peers to pass something on to.
-    pub fn serve(&self, peers: &Peers) {
+    pub fn serve(&self, peers: &Arc<Peers>) {
         let _once = self.peers.set(Arc::downgrade(peers));
     }
 
