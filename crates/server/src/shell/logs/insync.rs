@@ -164,6 +164,7 @@ mod tests {
             members: Members::default(),
             peers: matched.iter().map(peer).collect(),
             lease_left_ms: 0,
+            patience: 1,
         }
     }
 
