@@ -360,12 +360,15 @@ impl World {
                     format!("=== {id} leads {group:?} in term {}", view.term)
                 });
             }
+            // A node that was held up (a full disk) may show a leadership that is long over: a later leader's entries are
+            // not its to have.
+            let newest = elected && self.facts.elections.later_leader(group, view.term).is_none();
             let Some(node) = self.nodes.get(&id) else { return };
             let (Some(process), flipped) = (&node.process, node.was_damaged) else { return };
             let result = match group {
-                GroupName::Control => self.facts.control.observe(view.node, view.life, &process.meta, elected),
+                GroupName::Control => self.facts.control.observe(view.node, view.life, &process.meta, newest),
                 GroupName::Partition(tp) => match process.logs.get(&tp) {
-                    Some(log) => self.facts.partitions.observe(tp, view, log, elected, flipped),
+                    Some(log) => self.facts.partitions.observe(tp, view, log, newest, flipped),
                     None => Ok(()),
                 },
             };

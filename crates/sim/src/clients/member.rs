@@ -34,7 +34,8 @@ pub(crate) struct Member {
     positions: BTreeMap<PartitionIndex, Position>,
     /// Partition, and what was known to be kept when it was asked for.
     floors: BTreeMap<PartitionIndex, Option<Offset>>,
-    fetching: Option<(Ticket, At, TopicPartition)>,
+    /// Partition, and from where.
+    fetching: Option<(Ticket, At, TopicPartition, Offset)>,
     committing: Vec<(PartitionIndex, Offset)>,
 }
 
@@ -61,7 +62,7 @@ impl Member {
             self.coordinator = None;
             self.committing.clear();
         }
-        if self.fetching.is_some_and(|(_, until, _)| until <= at) {
+        if self.fetching.is_some_and(|(_, until, ..)| until <= at) {
             self.fetching = None;
         }
         if self.again <= at && self.asked.is_none() {
@@ -146,20 +147,21 @@ impl Member {
         let node = if core.random.chance(700) { core.leader(tp) } else { None };
         let node = node.unwrap_or_else(|| core.any_node());
         let ticket = core.ask(node, Request::Fetch { tp, from });
-        self.fetching = Some((ticket, Core::deadline(at), tp));
+        self.fetching = Some((ticket, Core::deadline(at), tp, from));
     }
 
     pub fn reply(&mut self, core: &mut Core, at: At, ticket: Ticket, reply: Reply, facts: &mut Facts) {
-        if let Some((open, _, tp)) = self.fetching
+        if let Some((open, _, tp, from)) = self.fetching
             && open == ticket
         {
             self.fetching = None;
-            if let Reply::Fetched(Ok((bytes, next))) = reply
-                && let Some(position) = self.positions.get_mut(&tp.partition)
-            {
-                let result = facts.partitions.fetched(tp, position.next, &bytes);
+            if let Reply::Fetched(Ok((bytes, next))) = reply {
+                let result = facts.partitions.fetched(tp, from, &bytes);
                 facts.check(result);
-                position.next = position.next.max(next);
+                // It may have been told another position since it asked.
+                if let Some(position) = self.positions.get_mut(&tp.partition).filter(|position| position.next == from) {
+                    position.next = next;
+                }
             }
             return;
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base::batch::BatchHeader;
 use base::{NodeId, Offset, ProducerEpoch, ProducerId, Term, TopicId, TopicPartition};
 use bytes::Bytes;
-use log::{ReadError, ReadLimit};
+use log::{LostBatch, ReadError, ReadLimit};
 
 use super::broken;
 use super::elections::{Elections, View};
@@ -172,14 +172,17 @@ impl PartitionFacts {
                 if is_in(&one.committed, acked) {
                     continue;
                 }
-                let mut batches = lost.iter().flat_map(|found| &found.batches);
-                let found = batches.find(|batch| (batch.base_offset, batch.next_offset) == (acked.base, acked.next));
-                match found.map(|batch| batch.acked) {
-                    Some(log::Acked::Yes | log::Acked::Unknown) => self.rescued += 1,
-                    other => {
-                        let what = format!("{tp}: {acked:?} of node {node} is neither readable nor rescued: {other:?}");
-                        return broken("acked(1) readable or in lost+found", what);
-                    }
+                // Whoever had a copy saved it when it was replaced. Another leader's batch may have had the same offsets.
+                let batches = lost.iter().flat_map(|found| &found.batches);
+                let is_it = |batch: &&LostBatch| {
+                    (batch.term, batch.base_offset, batch.next_offset) == (acked.term, acked.base, acked.next)
+                };
+                let found: Vec<log::Acked> = batches.filter(is_it).map(|batch| batch.acked).collect();
+                if found.iter().any(|told| matches!(told, log::Acked::Yes | log::Acked::Unknown)) {
+                    self.rescued += 1;
+                } else {
+                    let what = format!("{tp}: {acked:?} of node {node} is neither readable nor rescued: {found:?}");
+                    return broken("acked(1) readable or in lost+found", what);
                 }
             }
         }
