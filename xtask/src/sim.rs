@@ -21,7 +21,8 @@ pub struct Options {
     /// Lines of the trace to print with --seed
     #[arg(long)]
     trace: Option<u64>,
-    /// Plants a bug, to see it caught: VoteForgotten, SyncLies, LeaseIgnored, AckUncommitted
+    /// Plants a bug, to see it caught: VoteForgotten, SyncLies, LeaseIgnored, AckUncommitted, VoteUnsynced,
+    /// NeverMended
     #[arg(long)]
     bug: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! What a partition may be told: bounds on its files and how long they are kept.
 
-use crate::limits::{FILE_BYTES_MAX, INDEX_STEP_BYTES_DEFAULT, LOST_BYTES_DEFAULT};
+use crate::limits::{FILE_BYTES_MAX, INDEX_STEP_BYTES_DEFAULT, LOST_BYTES_DEFAULT, SCRUB_INTERVAL_MS_DEFAULT};
 
 /// Whose clock a record's time is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,6 +34,8 @@ pub struct PartitionConfig {
     pub producer_expiry_ms: u64,
     /// Bytes kept of what another leader's records replaced; the oldest goes first. 0: nothing is kept.
     pub lost_bytes_max: u64,
+    /// Closed files are read again, and compared with their checksums, once within this time. `None`: never.
+    pub scrub_interval_ms: Option<u64>,
 }
 
 impl Default for PartitionConfig {
@@ -49,6 +51,7 @@ impl Default for PartitionConfig {
             producers_max: 10_000,
             producer_expiry_ms: 24 * 3600 * 1000,
             lost_bytes_max: LOST_BYTES_DEFAULT,
+            scrub_interval_ms: Some(SCRUB_INTERVAL_MS_DEFAULT),
         }
     }
 }

@@ -102,17 +102,23 @@ impl Frame {
         }
     }
 
+    /// Refuses a frame of another term: a batch's is under no checksum.
+    pub fn is_of(&self, term: Term) -> Result<(), FrameError> {
+        let epoch = match self {
+            Self::Batch(header) => header.leader_epoch,
+            Self::Note(note) => epoch_of(note.term),
+        };
+        same("leader epoch", i64::from(epoch), i64::from(epoch_of(term)))
+    }
+
     /// Where the frame after this one belongs, if this one belongs at `place` of a file of `term`.
     pub fn follow(&self, place: Place, term: Term) -> Result<Place, FrameError> {
-        let (offset, epoch, next) = match self {
-            Self::Batch(header) => (header.base_offset, header.leader_epoch, header.next_offset()),
-            Self::Note(note) => (note.offset, epoch_of(note.term), note.offset),
-        };
-        let same = |what, found: i64, expected: i64| {
-            if found == expected { Ok(()) } else { Err(FrameError::OutOfPlace { what, found, expected }) }
+        let (offset, next) = match self {
+            Self::Batch(header) => (header.base_offset, header.next_offset()),
+            Self::Note(note) => (note.offset, note.offset),
         };
         same("offset", offset.0, place.offset.0)?;
-        same("leader epoch", i64::from(epoch), i64::from(epoch_of(term)))?;
+        self.is_of(term)?;
         if let Self::Note(note) = self {
             let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
             same("index", number(note.index.0), number(place.index.0))?;
@@ -176,14 +182,16 @@ impl Note {
         if offset < 0 || offset != before {
             return Err(FrameError::OutOfPlace { what: "offset", found: before, expected: offset });
         }
-        Ok(Self {
-            kind,
-            size_bytes,
-            offset: Offset(offset),
-            index: LogIndex(u64::from_be_bytes(array(bytes, 31))),
-            term: Term(u64::from_be_bytes(array(bytes, 39))),
-        })
+        let term = Term(u64::from_be_bytes(array(bytes, 39)));
+        // Under no checksum.
+        same("leader epoch", i64::from(i32::from_be_bytes(array(bytes, 12))), i64::from(epoch_of(term)))?;
+        let index = LogIndex(u64::from_be_bytes(array(bytes, 31)));
+        Ok(Self { kind, size_bytes, offset: Offset(offset), index, term })
     }
+}
+
+fn same(what: &'static str, found: i64, expected: i64) -> Result<(), FrameError> {
+    if found == expected { Ok(()) } else { Err(FrameError::OutOfPlace { what, found, expected }) }
 }
 
 /// A term as the Kafka wire and the batch header have it.

@@ -120,6 +120,18 @@ impl SparseIndex {
         count.checked_sub(1).map_or(start, |at| self.entries[at])
     }
 
+    /// The first entry after the entry `index` (relative), if there is one.
+    pub fn after_index(&self, index: u64) -> Option<IndexEntry> {
+        let at = self.entries.partition_point(|entry| u64::from(entry.index) <= index);
+        self.entries.get(at).copied()
+    }
+
+    /// The last entry at or before `position`, if there is one.
+    pub fn near_position(&self, position: u64) -> Option<IndexEntry> {
+        let count = self.entries.partition_point(|entry| u64::from(entry.position) <= position);
+        self.entries.get(count.checked_sub(1)?).copied()
+    }
+
     /// The entries of what lies before `position`.
     pub fn below(&self, position: u64) -> Self {
         let count = self.entries.partition_point(|entry| u64::from(entry.position) < position);

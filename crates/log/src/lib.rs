@@ -17,7 +17,8 @@
 //! Duties of the owner, a single thread: [`Partition::tick`] every tick of the group; after ticks, messages
 //! ([`Partition::step`]) and appends send [`Partition::take_messages`] and, if [`Partition::needs_flush`], take
 //! [`Partition::flush_job`], run it elsewhere, bring its outcome to [`Partition::flushed`] and take messages
-//! again. Acknowledge `acks=all` when [`Partition::committed`] reaches [`Appended::next_offset`] while this replica
+//! again. About once a second, if [`Partition::needs_care`]: [`Partition::care_job`], run elsewhere, its outcome to
+//! [`Partition::cared`], and the messages. Acknowledge `acks=all` when [`Partition::committed`] reaches [`Appended::next_offset`] while this replica
 //! still leads in [`Appended::term`]; `acks=1` after the append if [`Partition::lease_valid`], and say so with
 //! [`Partition::note_acked`]. [`Partition::close`] at the end. After [`Stopped`] no write is taken: the disk is not
 //! to be trusted; a replica among others that was stopped by damage repairs itself at the next open.
@@ -28,11 +29,13 @@
 //! What always holds: what was committed is there after any crash, at its offset, byte for byte; nothing
 //! whose checksum does not fit is served; no committed offset ever has two payloads; a batch of an
 //! idempotent producer is in the log once; what another leader's records replace is saved before; damage to what was
-//! durable is reported with file and byte, never cut off, and repaired only from other replicas.
+//! durable is reported with file and byte, never cut off, and repaired only from other replicas: in place where old
+//! files are damaged, by fetching everything again where more is.
 //!
 //! Deliberately not here: clocks, threads, sockets, Kafka's error codes, what records mean. Transactions and
 //! compaction are refused, not ignored.
 
+mod care;
 mod config;
 mod cut;
 mod damage;
@@ -58,6 +61,7 @@ mod storage;
 mod verification;
 
 pub use base::marker::EndMarker as Marker;
+pub use care::{CareDone, CareJob};
 pub use config::{PartitionConfig, TimestampType};
 pub use error::{AppendError, DeleteError, OpenError, ReadError, StepError, Stopped};
 pub use flush::{FlushDone, FlushJob, HardStates};

@@ -59,6 +59,22 @@ pub(crate) const MESSAGES_MAX: usize = 16 << 10;
 pub(crate) const COMMIT_MARK_MS: u64 = 1000;
 
 const _: () = assert!((ABORTED_MAX as u64) * 32 < INDEX_FILE_BYTES_MAX, "what was aborted must fit into an index");
+/// Bytes of an old file read again at once.
+pub const SCRUB_BYTES: u64 = 4 << 20;
+/// Between two such reads of one partition, at least.
+pub const SCRUB_STEP_MS_MIN: u64 = 250;
+/// All closed files are read again within this time, unless configured otherwise.
+pub const SCRUB_INTERVAL_MS_DEFAULT: u64 = 7 * 24 * 3600 * 1000;
+/// Damaged places known at once; a replica among others that has more fetches everything again.
+pub const WOUNDS_MAX: usize = 64;
+/// Largest damaged place that is mended in place: between two index entries lie less and one batch.
+pub const MEND_BYTES_MAX: u64 = 2 * BATCH_BYTES_MAX as u64;
+/// Files that readers complained of, until they are read again.
+pub(crate) const SUSPECTS_MAX: usize = 64;
+/// After this long without an answer another replica is asked for copies.
+pub(crate) const COPIES_MS_MAX: u64 = 1000;
+
 const _: () = assert!(SCAN_BYTES as u64 <= FILE_BYTES_MAX, "a scan reads part of a file");
 const _: () = assert!(BATCH_BYTES_MAX as u64 <= FILE_BYTES_MAX, "a batch must fit into a file");
+const _: () = assert!(BATCH_BYTES_MAX as u64 <= MEND_BYTES_MAX, "a damaged batch must be mendable");
 const _: () = assert!(BATCH_BYTES_MAX as u64 <= UNCOMMITTED_BYTES_MAX, "a batch must be appendable");

@@ -21,6 +21,7 @@ use crate::verification::Verifications;
 use crate::{AppendError, OpenError, PartitionConfig, Reader, Seats, Stopped, damage, lost};
 
 mod append;
+mod care;
 mod commit;
 mod flushing;
 mod reading;
@@ -32,6 +33,7 @@ pub use append::Appended;
 pub use replication::PartitionStatus;
 pub use retention::Trimmed;
 
+use care::Care;
 use commit::Unpersisted;
 use flushing::Flushing;
 use replication::Cutting;
@@ -96,6 +98,9 @@ pub struct Partition {
     /// Damaged files that were moved aside, until all of it has been fetched again.
     set_aside: Vec<String>,
     retention_floor: Option<Offset>,
+    care: Care,
+    /// Damage was noted on disk: the next open repairs it.
+    declared: bool,
     /// The flush job that is out.
     flushing: Option<Flushing>,
     stopped: Option<Stopped>,
@@ -255,6 +260,8 @@ impl Partition {
             removals: Vec::new(),
             set_aside,
             retention_floor: None,
+            care: Care::new(now.tick),
+            declared: false,
             flushing: None,
             stopped: None,
         };
@@ -313,6 +320,12 @@ impl Partition {
     #[must_use]
     pub fn stopped(&self) -> Option<&Stopped> {
         self.stopped.as_ref()
+    }
+
+    /// It stopped because of damage, and opening it again repairs that from the other replicas: to be done soon.
+    #[must_use]
+    pub fn is_repaired_by_reopening(&self) -> bool {
+        self.stopped.is_some() && self.declared
     }
 
     #[must_use]

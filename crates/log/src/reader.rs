@@ -3,6 +3,7 @@
 //! What always holds: what is given are whole batches whose checksums fit, whose offsets follow one
 //! another, and none of which begins at or after the limit asked for.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -13,9 +14,9 @@ use base::{Offset, Term, Timestamp, records};
 use bytes::{Bytes, BytesMut};
 
 use crate::ReadError;
-use crate::file::LogFile;
+use crate::file::{FileName, LogFile};
 use crate::frame::{Frame, FrameError, PEEK_BYTES, epoch_of};
-use crate::limits::{READ_BYTES_MAX, TIME_SCAN_BYTES};
+use crate::limits::{READ_BYTES_MAX, SUSPECTS_MAX, TIME_SCAN_BYTES};
 use crate::scan::{ScanError, Scanner};
 use crate::stable::AbortedTransaction;
 
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     term: AtomicU64,
     corrupt_reads: AtomicU64,
     corrupt_reason: Mutex<String>,
+    /// Files that cannot be read, and where: to be looked at soon.
+    suspects: Mutex<BTreeMap<FileName, u64>>,
 }
 
 impl Shared {
@@ -69,16 +72,34 @@ impl Shared {
             term: AtomicU64::new(term.0),
             corrupt_reads: AtomicU64::new(0),
             corrupt_reason: Mutex::default(),
+            suspects: Mutex::default(),
         }
     }
 
     /// Counts damage that a reader met, for the owner.
-    fn note_corrupt(&self, error: ReadError) -> ReadError {
-        if let ReadError::Corrupt { .. } = &error {
+    fn note_corrupt(&self, file: &LogFile, error: ReadError) -> ReadError {
+        if let ReadError::Corrupt { position, .. } = &error {
+            self.suspect(file.name, *position);
             *self.corrupt_reason.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
             self.corrupt_reads.fetch_add(1, Ordering::AcqRel);
         }
         error
+    }
+
+    /// A file cannot be read at `position`.
+    pub fn suspect(&self, file: FileName, position: u64) {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        if suspects.len() < SUSPECTS_MAX {
+            suspects.entry(file).or_insert(position);
+        }
+    }
+
+    pub fn has_suspects(&self) -> bool {
+        !self.suspects.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    pub fn take_suspect(&self) -> Option<(FileName, u64)> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).pop_first()
     }
 
     pub fn take_corrupt_reads(&self) -> Option<(u64, String)> {
@@ -179,7 +200,7 @@ impl Reader {
                     }
                     // Another leader's records take its place, or will.
                     Err(_) if from >= self.end() => return Err(self.out_of_range(from)),
-                    Err(error) => return Err(self.shared.note_corrupt(error)),
+                    Err(error) => return Err(self.shared.note_corrupt(file, error)),
                 }
             }
         }
@@ -196,7 +217,7 @@ impl Reader {
             match self.search(file, time, committed) {
                 Ok(None) => {}
                 Err(ReadError::Disk(DiskError::NotFound { .. })) if file.next_offset() <= self.start() => {}
-                found => return found.map_err(|error| self.shared.note_corrupt(error)),
+                found => return found.map_err(|error| self.shared.note_corrupt(file, error)),
             }
         }
         Ok(None)
@@ -425,6 +446,7 @@ impl Read<'_> {
         let skipped = matches!(frame, Frame::Batch(header) if !collecting && header.next_offset() <= self.from);
         if !skipped {
             Frame::check(rest)?;
+            frame.is_of(self.file.name.term)?;
         }
         let (header, found) = match frame {
             Frame::Batch(header) => (Some(header), header.base_offset),

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use base::{LogIndex, NodeId};
 use bytes::Bytes;
-use quorum::{Entry, Payload, Read, StorageError};
+use quorum::{Entry, Payload, Read};
 
-use crate::file::LogFile;
+use crate::file::{FileName, LogFile};
 use crate::frame::{Frame, Note, NoteKind};
 use crate::limits::CATCH_UP_READ_BYTES;
 use crate::scan::{ScanError, Scanner};
@@ -25,7 +25,7 @@ pub struct ReadJob {
 #[derive(Debug)]
 pub struct ReadDone {
     pub(crate) read: Read,
-    pub(crate) entries: Result<Vec<Entry>, StorageError>,
+    pub(crate) entries: Result<Vec<Entry>, Unread>,
 }
 
 impl ReadJob {
@@ -56,40 +56,70 @@ impl fmt::Debug for ReadJob {
     }
 }
 
+/// Why entries could not be read.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub file: FileName,
+    /// Of bytes that are not what was written.
+    pub position: Option<u64>,
+    pub reason: String,
+}
+
 /// Entries of `[from, to)`: from `from` on, without a gap, at least one, then until they pass `bytes_max`.
 pub(crate) fn read_entries(
     files: &[Arc<LogFile>],
     from: LogIndex,
     to: LogIndex,
     bytes_max: u64,
-) -> Result<Vec<Entry>, StorageError> {
-    scan(files, from, to, bytes_max).map_err(|error| match error {
-        ScanError::Disk(error) => StorageError::Corrupt(error.to_string()),
-        ScanError::Bad { position, error } => StorageError::Corrupt(format!("byte {position}: {error}")),
-    })
+) -> Result<Vec<Entry>, Unread> {
+    let mut entries = Entries { from, to, list: Vec::new(), bytes_left: bytes_max };
+    for file in files {
+        match entries.read(file) {
+            Ok(true) => {}
+            Ok(false) => break,
+            // What was read before it is good.
+            Err(_) if !entries.list.is_empty() => break,
+            Err(error) => {
+                let (position, reason) = match error {
+                    ScanError::Disk(error) => (None, error.to_string()),
+                    ScanError::Bad { position, error } => (Some(position), format!("byte {position}: {error}")),
+                };
+                return Err(Unread { file: file.name, position, reason: format!("{}: {reason}", file.path()) });
+            }
+        }
+    }
+    Ok(entries.list)
 }
 
-fn scan(files: &[Arc<LogFile>], from: LogIndex, to: LogIndex, bytes_max: u64) -> Result<Vec<Entry>, ScanError> {
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut bytes_left = bytes_max;
-    for file in files {
-        let relative = from.0.saturating_sub(file.name.base_index.0);
+/// Entries as they are read.
+struct Entries {
+    from: LogIndex,
+    to: LogIndex,
+    list: Vec<Entry>,
+    bytes_left: u64,
+}
+
+impl Entries {
+    /// False if that is all.
+    fn read(&mut self, file: &LogFile) -> Result<bool, ScanError> {
+        let relative = self.from.0.saturating_sub(file.name.base_index.0);
         let (position, at) = file.with_index(|index| index.position_of_index(relative))?;
         let mut index = file.name.base_index.plus(at);
         let handle = file.handle().map_err(ScanError::Disk)?;
         let mut scanner = Scanner::new(handle.as_ref(), position, file.len_bytes(), CATCH_UP_READ_BYTES);
-        while let Some((_, frame, bytes)) = scanner.next()? {
-            if index >= to || (!entries.is_empty() && bytes.len() as u64 > bytes_left) {
-                return Ok(entries);
+        while let Some((position, frame, bytes)) = scanner.next()? {
+            if index >= self.to || (!self.list.is_empty() && bytes.len() as u64 > self.bytes_left) {
+                return Ok(false);
             }
-            if index >= from {
-                bytes_left = bytes_left.saturating_sub(bytes.len() as u64);
-                entries.push(Entry { term: file.name.term, index, payload: payload_of(&frame, bytes) });
+            if index >= self.from {
+                frame.is_of(file.name.term).map_err(|error| ScanError::Bad { position, error })?;
+                self.bytes_left = self.bytes_left.saturating_sub(bytes.len() as u64);
+                self.list.push(Entry { term: file.name.term, index, payload: payload_of(&frame, bytes) });
             }
             index = index.next();
         }
+        Ok(true)
     }
-    Ok(entries)
 }
 
 fn payload_of(frame: &Frame, bytes: &[u8]) -> Payload {

@@ -18,7 +18,7 @@ use crate::frame::{Frame, Note, NoteKind, Place};
 use crate::limits::CATCH_UP_BYTES;
 use crate::producers::SnapshotPlace;
 use crate::reader::Shared;
-use crate::reading::read_entries;
+use crate::reading::{Unread, read_entries};
 use crate::recovery::read_snapshot;
 use crate::roster::Roster;
 use crate::stable::Aborted;
@@ -316,6 +316,26 @@ impl LogStorage {
         let files = self.files.iter().skip(first);
         files.take_while(|file| file.name.base_index < to).cloned().collect()
     }
+
+    /// What it means that entries cannot be read: a file that is closed and decided is mended.
+    pub fn unread(&self, unread: Unread) -> StorageError {
+        let Unread { file, position, reason } = unread;
+        let closed = self.files.iter().take(self.below(Offset(i64::MAX)));
+        match position {
+            Some(position) if closed.into_iter().any(|known| known.name == file) => {
+                self.shared.suspect(file, position);
+                StorageError::Mending(reason)
+            }
+            _ => StorageError::Corrupt(reason),
+        }
+    }
+
+    /// The entries `first..=last`, or the first of them; `None` if they are not here or cannot be read.
+    pub fn copies(&self, first: LogIndex, last: LogIndex) -> Option<Vec<Entry>> {
+        let is_here = first > self.trimmed.0 && last.next() <= self.end.index;
+        let files = self.files_between(first, last.next());
+        if is_here { read_entries(&files, first, last.next(), CATCH_UP_BYTES).ok() } else { None }
+    }
 }
 
 impl Storage for LogStorage {
@@ -353,7 +373,8 @@ impl Storage for LogStorage {
         if to > self.end.index || from >= to {
             return Err(StorageError::Unavailable);
         }
-        read_entries(&self.files_between(from, to), from, to, bytes_max.min(CATCH_UP_BYTES))
+        let files = self.files_between(from, to);
+        read_entries(&files, from, to, bytes_max.min(CATCH_UP_BYTES)).map_err(|unread| self.unread(unread))
     }
 
     /// For a replica that needs entries which are trimmed: where the log starts, and the producers as they

@@ -14,6 +14,10 @@ pub enum StorageError {
     /// Not there, or not now. Ask again later.
     #[error("the log does not have this index")]
     Unavailable,
+    /// The bytes are wrong, and their owner mends them: they are not sent meanwhile. Where they are needed at once,
+    /// as `Corrupt`.
+    #[error("the log is damaged and being mended: {0}")]
+    Mending(String),
     /// The bytes are wrong. The group stops: repair it from its peers or a backup.
     #[error("the log is damaged: {0}")]
     Corrupt(String),

@@ -54,6 +54,6 @@ pub use hard_state::{GroupKey, HardStates};
 pub use journal::{Journal, Recovered};
 pub use liveness::{Liveness, Quiet, Received, Slept};
 pub use members::{MEMBERS_MAX, Members, MembersError};
-pub use message::Message;
+pub use message::{Copies, Message};
 pub use storage::{Initial, Storage};
 pub use types::{Entry, GroupStatus, HardState, Payload, PeerStatus, Ready, Role, Snapshot};

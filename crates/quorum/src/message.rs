@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use base::{NodeId, Term};
+use base::{LogIndex, NodeId, Term};
 use bytes::Bytes;
 use raft::eraftpb::{self, MessageType};
 
-use crate::DecodeError;
+use crate::storage::{from_raft_entry, to_raft_entry};
+use crate::{DecodeError, Entry};
 
 pub(crate) mod codec;
 
@@ -14,6 +15,18 @@ pub(crate) mod codec;
 /// [`crate::Group::step`] of its receiver.
 #[derive(Clone, PartialEq)]
 pub struct Message(pub(crate) eraftpb::Message);
+
+/// What the owners of two members' logs say to each other, see [`Message::copies_wanted`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Copies {
+    Wanted {
+        term: Term,
+        first: LogIndex,
+        last: LogIndex,
+    },
+    /// Of any length, also none.
+    Given(Vec<Entry>),
+}
 
 impl Message {
     #[must_use]
@@ -44,7 +57,41 @@ impl Message {
     /// Carries entries or a snapshot, or belongs in order among those that do. The others are small and urgent.
     #[must_use]
     pub fn is_bulk(&self) -> bool {
-        matches!(self.0.get_msg_type(), MessageType::MsgAppend | MessageType::MsgSnapshot)
+        matches!(self.0.get_msg_type(), MessageType::MsgAppend | MessageType::MsgSnapshot | codec::COPIES_GIVEN)
+    }
+
+    /// Asks another member for its copies of the entries `first..=last`, all of `term`. Of no concern to the
+    /// groups: the owners of two logs speak over the same way.
+    #[must_use]
+    pub fn copies_wanted(from: NodeId, to: NodeId, term: Term, first: LogIndex, last: LogIndex) -> Self {
+        let mut m = eraftpb::Message { from: from.0.into(), to: to.0.into(), ..eraftpb::Message::default() };
+        m.set_msg_type(codec::COPIES_WANTED);
+        (m.term, m.index, m.commit) = (term.0, first.0, last.0);
+        Self(m)
+    }
+
+    /// The answer: entries that follow one another.
+    #[must_use]
+    pub fn copies_given(from: NodeId, to: NodeId, entries: Vec<Entry>) -> Self {
+        let mut m = eraftpb::Message { from: from.0.into(), to: to.0.into(), ..eraftpb::Message::default() };
+        m.set_msg_type(codec::COPIES_GIVEN);
+        m.index = entries.first().map_or(0, |entry| entry.index.0.saturating_sub(1));
+        m.term = entries.first().map_or(0, |entry| entry.term.0);
+        m.entries = entries.into_iter().map(to_raft_entry).collect::<Vec<_>>().into();
+        Self(m)
+    }
+
+    /// What it says of copies; `None` if it is a group's own.
+    #[must_use]
+    pub fn copies(&self) -> Option<Copies> {
+        let m = &self.0;
+        match m.get_msg_type() {
+            codec::COPIES_WANTED => {
+                Some(Copies::Wanted { term: Term(m.term), first: LogIndex(m.index), last: LogIndex(m.commit) })
+            }
+            codec::COPIES_GIVEN => Some(Copies::Given(m.entries.iter().map(from_raft_entry).collect())),
+            _ => None,
+        }
     }
 
     /// As it goes over the wire: docs/formats/peer-messages.md.
@@ -91,6 +138,8 @@ impl fmt::Display for Message {
                 write!(f, "snapshot term {} at {}/{}", m.term, meta.term, meta.index)
             }
             MessageType::MsgTimeoutNow => write!(f, "take over term {}", m.term),
+            codec::COPIES_WANTED => write!(f, "copies wanted of {index}..={commit} term {}", m.term),
+            codec::COPIES_GIVEN => write!(f, "copies given after {index}: {}", m.entries.len()),
             other => write!(f, "{other:?} term {}", m.term),
         }
     }

@@ -198,6 +198,10 @@ impl<S: Storage> raft::Storage for Adapter<S> {
         }
         match self.read(low, high, bytes_max) {
             Ok(entries) => Ok(entries),
+            // The follower's next heartbeat answer asks for them again.
+            Err(StorageError::Mending(_)) if context.can_async() => {
+                Err(raft::Error::Store(raft::StorageError::LogTemporarilyUnavailable))
+            }
             Err(StorageError::Compacted) => Err(raft::Error::Store(raft::StorageError::Compacted)),
             Err(error) => {
                 self.failed(error);

@@ -1,82 +1,92 @@
-//! A disk that says yes to every sync and does nothing: what the checkers must be able to catch.
+//! A disk that says yes to syncs and does nothing: what the checkers must be able to catch.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use base::disk::memory::MemDisk;
 use base::disk::{DirEntry, Disk, DiskError, DiskFile};
 
 /// See the module.
 #[derive(Clone, Debug)]
-pub struct Lying(pub MemDisk);
+pub struct Lying {
+    pub disk: MemDisk,
+    /// The first syncs of a file that was made are done.
+    pub honest_syncs: u32,
+}
 
 #[derive(Debug)]
-struct LyingFile(Arc<dyn DiskFile>);
+struct LyingFile {
+    file: Arc<dyn DiskFile>,
+    honest_left: AtomicU32,
+}
 
-fn lying(file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-    Arc::new(LyingFile(file))
+fn lying(file: Arc<dyn DiskFile>, honest_left: u32) -> Arc<dyn DiskFile> {
+    Arc::new(LyingFile { file, honest_left: AtomicU32::new(honest_left) })
 }
 
 impl Disk for Lying {
     fn create(&self, path: &str) -> Result<Arc<dyn DiskFile>, DiskError> {
-        self.0.create(path).map(lying)
+        self.disk.create(path).map(|file| lying(file, self.honest_syncs))
     }
 
     fn open(&self, path: &str) -> Result<Arc<dyn DiskFile>, DiskError> {
-        self.0.open(path).map(lying)
+        self.disk.open(path).map(|file| lying(file, 0))
     }
 
     fn list(&self, dir: &str) -> Result<Vec<DirEntry>, DiskError> {
-        self.0.list(dir)
+        self.disk.list(dir)
     }
 
     fn create_dir_all(&self, dir: &str) -> Result<(), DiskError> {
-        self.0.create_dir_all(dir)
+        self.disk.create_dir_all(dir)
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.0.rename(from, to)
+        self.disk.rename(from, to)
     }
 
     fn remove_file(&self, path: &str) -> Result<(), DiskError> {
-        self.0.remove_file(path)
+        self.disk.remove_file(path)
     }
 
     fn remove_dir_all(&self, dir: &str) -> Result<(), DiskError> {
-        self.0.remove_dir_all(dir)
+        self.disk.remove_dir_all(dir)
     }
 
     /// Names are kept: only bytes are lied about, as a disk's cache does.
     fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.0.sync_dir(dir)
+        self.disk.sync_dir(dir)
     }
 
     fn free_bytes(&self) -> Result<u64, DiskError> {
-        self.0.free_bytes()
+        self.disk.free_bytes()
     }
 }
 
 impl DiskFile for LyingFile {
     fn len_bytes(&self) -> u64 {
-        self.0.len_bytes()
+        self.file.len_bytes()
     }
 
     fn append(&self, parts: &[&[u8]]) -> Result<u64, DiskError> {
-        self.0.append(parts)
+        self.file.append(parts)
     }
 
     fn write_at(&self, position: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.0.write_at(position, bytes)
+        self.file.write_at(position, bytes)
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
-        self.0.read_at(position, buffer)
+        self.file.read_at(position, buffer)
     }
 
     fn truncate(&self, len_bytes: u64) -> Result<(), DiskError> {
-        self.0.truncate(len_bytes)
+        self.file.truncate(len_bytes)
     }
 
     fn sync(&self) -> Result<(), DiskError> {
-        Ok(())
+        let left = self.honest_left.load(Ordering::Relaxed);
+        self.honest_left.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left > 0 { self.file.sync() } else { Ok(()) }
     }
 }

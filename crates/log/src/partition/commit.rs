@@ -233,7 +233,7 @@ impl Partition {
         }
     }
 
-    fn post(&mut self, messages: Vec<Message>) {
+    pub(super) fn post(&mut self, messages: Vec<Message>) {
         let room = MESSAGES_MAX.saturating_sub(self.messages.len());
         self.messages.extend(messages.into_iter().take(room));
     }
@@ -274,7 +274,7 @@ impl Partition {
         let storage = self.group.storage();
         if self.stopped.is_none() && !storage.roster.is_sole_voter(self.node) {
             // If it cannot be noted, the next open finds what this process has found.
-            let _best_effort = damage::declare(storage.disk.as_ref(), &storage.dir);
+            self.declared = damage::declare(storage.disk.as_ref(), &storage.dir).is_ok();
         }
         self.stop(reason)
     }

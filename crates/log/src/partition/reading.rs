@@ -27,7 +27,8 @@ impl Partition {
     pub fn read_done(&mut self, now: Tick, done: ReadDone) {
         self.now.tick = self.now.tick.max(now);
         if self.stalled.is_none() && self.stopped.is_none() {
-            self.group.read_done(now, &done.read, done.entries);
+            let entries = done.entries.map_err(|unread| self.storage().unread(unread));
+            self.group.read_done(now, &done.read, entries);
         } else {
             self.group.read_dropped(&done.read);
         }

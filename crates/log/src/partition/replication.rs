@@ -27,6 +27,10 @@ pub struct PartitionStatus {
     pub last_stable: Offset,
     /// The open transaction that holds it back, if one does.
     pub oldest_transaction: Option<OpenTransaction>,
+    /// Places of old files known to be damaged and not mended, with path and byte. What lies around them is served.
+    pub unreadable: Vec<String>,
+    /// Such places mended since the start.
+    pub mended: u64,
 }
 
 /// A suffix that has to go before a ready can be written.
@@ -49,6 +53,10 @@ impl Partition {
     pub fn step(&mut self, now: Tick, message: Message) -> Result<(), StepError> {
         self.check_running()?;
         self.now.tick = self.now.tick.max(now);
+        if let Some(said) = message.copies() {
+            self.hear_copies(message.from(), said);
+            return Ok(());
+        }
         if self.stalled.is_some() {
             return Err(StepError::Stalled);
         }
@@ -168,6 +176,8 @@ impl Partition {
             lost_dropped: self.lost_dropped,
             last_stable: self.last_stable(),
             oldest_transaction: self.producers.transactions.list().next(),
+            unreadable: self.care.unreadable(),
+            mended: self.care.mended(),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Bits that flip, files that go missing: what was durable is refused with its place, never cut off.
 
-use base::Offset;
 use base::disk::Disk;
 use base::disk::memory::MemDisk;
+use base::{Offset, Tick};
 use log::{OpenError, PartitionConfig, ReadError, ReadLimit};
 
 use crate::world::{DIR, World, batch, small_files};
@@ -56,6 +56,8 @@ fn assert_served_without_damage(world: &World, path: &str) {
     for at in 0..12 {
         match reader.read(Offset(at), 1, ReadLimit::Committed) {
             Ok(fetched) => {
+                let (header, _) = base::batch::split(&fetched.bytes).next().unwrap().unwrap();
+                assert_eq!(header.leader_epoch, 1, "the epoch is under no checksum, but a file has one term");
                 let decoded = base::records::decode(&fetched.bytes).unwrap();
                 let record = decoded.iter().next().unwrap().unwrap();
                 assert_eq!((record.offset, record.value.unwrap()), (Offset(at), format!("value {at:04}").as_bytes()));
@@ -67,7 +69,7 @@ fn assert_served_without_damage(world: &World, path: &str) {
             Err(error) => panic!("{error}"),
         }
     }
-    // A flip in a note or in the two fields of a skipped batch that are under no checksum harms nobody.
+    // A flip in a note that no reader is given harms nobody.
     assert!(corrupt <= 5, "{corrupt} of 12 cannot be read");
 }
 
@@ -202,4 +204,29 @@ fn hostile_bytes_are_refused_or_cut_off_and_never_panic() {
             }
         }
     }
+}
+
+#[test]
+fn a_sole_voter_says_what_it_cannot_read_and_serves_the_rest() {
+    let clean = written();
+    let (path, len) = files(&clean, ".log").swap_remove(1);
+    let disk = clean.kill();
+    disk.flip_bit(&path, len as u64 * 4);
+    let before = disk.dump();
+    let mut world = World::open(disk.clone(), small_files()).unwrap();
+    for _ in 0..20 {
+        world.now = Tick(world.now.0 + 7 * 24 * 3_600_000);
+        if let Some(job) = world.partition.care_job(world.now) {
+            world.partition.cared(job.run());
+        }
+    }
+    let status = world.partition.status();
+    assert_eq!((status.unreadable.len(), status.mended, status.damaged), (1, 0, false), "{status:?}");
+    assert!(status.unreadable[0].starts_with(&path), "{status:?}");
+    assert!(world.partition.take_messages().is_empty(), "there is nobody to ask");
+    let files_now =
+        |disk: &MemDisk| disk.dump().into_iter().filter(|(path, _)| path.ends_with(".log")).collect::<Vec<_>>();
+    assert_eq!(files_now(&disk), before.into_iter().filter(|(path, _)| path.ends_with(".log")).collect::<Vec<_>>());
+    assert_served_without_damage(&world, &path);
+    assert_eq!(world.append(batch(&["more"])).unwrap().base_offset, Offset(12));
 }

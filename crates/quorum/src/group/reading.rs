@@ -73,6 +73,8 @@ impl<S: Storage> Group<S> {
         // What was trimmed while it was read is no fault: the follower gets a snapshot.
         let is_trimmed = store.storage.first_index() > read.from;
         match entries.and_then(|entries| store.give(low, high, entries)) {
+            // Asked for again when the follower is heard from.
+            Err(StorageError::Mending(_)) => {}
             Err(error) if !is_trimmed => return store.failed(error),
             Ok(()) | Err(_) => {}
         }

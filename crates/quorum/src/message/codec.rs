@@ -22,7 +22,11 @@ const CONTEXT_BYTES: usize = 8;
 /// Terms, indexes and times stay below: room to count on without an overflow.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 
-const KINDS: [(u8, MessageType); 10] = [
+/// `raft` has kinds that no group of ours sends; two of them carry [`super::Copies`], which no group sees.
+pub(super) const COPIES_WANTED: MessageType = MessageType::MsgReadIndex;
+pub(super) const COPIES_GIVEN: MessageType = MessageType::MsgReadIndexResp;
+
+const KINDS: [(u8, MessageType); 12] = [
     (1, MessageType::MsgAppend),
     (2, MessageType::MsgAppendResponse),
     (3, MessageType::MsgHeartbeat),
@@ -33,11 +37,13 @@ const KINDS: [(u8, MessageType); 10] = [
     (8, MessageType::MsgRequestVoteResponse),
     (9, MessageType::MsgSnapshot),
     (10, MessageType::MsgTimeoutNow),
+    (11, COPIES_WANTED),
+    (12, COPIES_GIVEN),
 ];
 
-/// One of the kinds that members send each other.
+/// One of the kinds that groups send each other.
 pub(crate) fn is_between_members(kind: MessageType) -> bool {
-    KINDS.iter().any(|(_, known)| *known == kind)
+    kind != COPIES_WANTED && kind != COPIES_GIVEN && KINDS.iter().any(|(_, known)| *known == kind)
 }
 
 /// A heartbeat's send time, as `raft` carries it there and back.
@@ -123,7 +129,7 @@ pub(super) fn decode(mut bytes: Bytes) -> Result<eraftpb::Message, DecodeError> 
     m.context = context(kind, flags, number(&mut header)?)?;
     let count = header.get_u32_le();
     match kind {
-        MessageType::MsgAppend => m.entries = entries(&mut bytes, count, m.index)?.into(),
+        MessageType::MsgAppend | COPIES_GIVEN => m.entries = entries(&mut bytes, count, m.index)?.into(),
         _ if count > 0 => return Err(DecodeError::Malformed("it carries entries but is no append")),
         MessageType::MsgSnapshot => m.set_snapshot(snapshot(&mut bytes)?),
         _ => {}

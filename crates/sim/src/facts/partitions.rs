@@ -52,7 +52,7 @@ struct Seen {
 }
 
 impl PartitionFacts {
-    /// Looks at what a replica shows now. `flipped`: a bit of its log was, so it may refuse to be read.
+    /// Looks at what a replica shows now. `flipped`: bits of its log were, so it may refuse to be read for a while.
     pub fn observe(
         &mut self,
         tp: TopicPartition,
@@ -162,8 +162,7 @@ impl PartitionFacts {
                     let what = format!("{tp}: node {node} has {committed} committed, not {}", one.end);
                     return broken("replicas are the same", what);
                 }
-                let flipped = nodes.get(&node.0).is_some_and(|node| node.was_damaged);
-                if !one.walk(tp, *node, log, (log.partition.start(), committed), flipped)? && !flipped {
+                if !one.walk(tp, *node, log, (log.partition.start(), committed), false)? {
                     return broken("readable", format!("{tp}: node {node} cannot read what is committed"));
                 }
             }
@@ -221,8 +220,9 @@ impl One {
                 Ok(fetched) => fetched,
                 Err(ReadError::Corrupt { path, position, reason }) => {
                     if flipped {
-                        // It says so instead of giving it out.
-                        return Ok(false);
+                        // It says so instead of giving it out, and gives what comes after it.
+                        at = at.next();
+                        continue;
                     }
                     return broken("readable", format!("{tp}: node {node}: {path}: byte {position}: {reason}"));
                 }

@@ -71,6 +71,9 @@ impl Facts {
             if partition.status().damaged {
                 return Some(format!("{tp} on node {id} is damaged"));
             }
+            if let Some(what) = unreadable(partition) {
+                return Some(format!("{tp} on node {id} cannot be read: {what}"));
+            }
             let (committed, end) = (partition.committed(), partition.end());
             if committed != end || end != self.partitions.end(tp) {
                 let all = self.partitions.end(tp);
@@ -79,4 +82,22 @@ impl Facts {
         }
         None
     }
+}
+
+/// What a replica cannot give, by its own word or to a reader.
+fn unreadable(partition: &log::Partition) -> Option<String> {
+    let known = partition.status().unreadable.first().cloned();
+    if known.is_some() {
+        return known;
+    }
+    let reader = partition.reader();
+    let mut at = reader.start();
+    while at < reader.committed() {
+        match reader.read(at, 64 << 10, log::ReadLimit::Committed) {
+            Ok(fetched) if fetched.next > at => at = fetched.next,
+            Ok(_) => return Some(format!("nothing at {at}")),
+            Err(error) => return Some(error.to_string()),
+        }
+    }
+    None
 }

@@ -106,6 +106,8 @@ pub struct Acked {
 pub enum SyncOf {
     Control,
     Partition(TopicPartition),
+    /// Reading old files again, and mending them.
+    Care(TopicPartition),
 }
 
 /// See the module.

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use base::disk::Disk;
 use base::{LogIndex, NodeId, Offset, Term, Tick, Timestamp, TopicPartition};
 use bytes::Bytes;
-use log::{AppendError, FlushJob, HardStates, OpenError, Partition, PartitionConfig, Seats, StepError};
+use log::{AppendError, CareJob, FlushJob, HardStates, OpenError, Partition, PartitionConfig, Seats, StepError};
 use quorum::{Message, Role};
 
 use super::effects::Acked;
 use super::{Bug, Effects, GroupName, ProduceFailure, Reply, SyncOf, Ticket};
 
+/// Old files are read again this often.
+const SCRUB_INTERVAL_MS: u64 = 3_000;
 /// Who waits for an append; more are refused.
 const WAITERS_MAX: usize = 500;
 
@@ -29,6 +31,7 @@ pub struct Log {
     pub partition: Partition,
     waiting: Vec<Waiter>,
     job: Option<FlushJob>,
+    care: Option<CareJob>,
     /// The last term led, and the last entry when that began: its own first one, or after it.
     led: (Term, LogIndex),
     bug: Bug,
@@ -57,6 +60,7 @@ fn config() -> PartitionConfig {
         index_step_bytes: 256,
         retention_ms: None,
         retention_bytes: None,
+        scrub_interval_ms: Some(SCRUB_INTERVAL_MS),
         ..PartitionConfig::default()
     }
 }
@@ -79,15 +83,29 @@ impl Log {
     ) -> Result<Self, OpenError> {
         let seats = Seats { voters: voters.to_vec(), learners: Vec::new() };
         let (partition, _) = Partition::open(tp, &folder(tp), config(), node, seats, disk, hard, now, wall)?;
-        Ok(Self { tp, partition, waiting: Vec::new(), job: None, led: (Term::ZERO, LogIndex::ZERO), bug })
+        Ok(Self { tp, partition, waiting: Vec::new(), job: None, care: None, led: (Term::ZERO, LogIndex::ZERO), bug })
     }
 
     pub fn tick(&mut self, now: Tick, wall: Timestamp, fx: &mut Effects) {
         self.partition.tick(now, wall);
+        if let Some(job) = self.partition.care_job(now) {
+            self.care = Some(job);
+            fx.syncs.push(SyncOf::Care(self.tp));
+        }
+        self.drive(now, fx);
+    }
+
+    /// Old files were read again, or written over.
+    pub fn cared(&mut self, now: Tick, fx: &mut Effects) {
+        let Some(job) = self.care.take() else { return };
+        self.partition.cared(job.run());
         self.drive(now, fx);
     }
 
     pub fn step(&mut self, now: Tick, message: Message, fx: &mut Effects) {
+        if self.bug == Bug::NeverMended && message.copies().is_some() {
+            return;
+        }
         match self.partition.step(now, message) {
             Ok(()) | Err(StepError::Stalled | StepError::Stopped(_)) => {}
             Err(StepError::Refused(error)) => fx.refused(GroupName::Partition(self.tp), error),

@@ -30,6 +30,7 @@ pub use meta::Meta;
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 const HARD_DIR: &str = "hard";
 const FETCH_BYTES: usize = 4 << 10;
+const FLIPS_MAX: u64 = 3;
 
 /// A mistake planted into the driver, to see that the checkers catch it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -44,10 +45,21 @@ pub enum Bug {
     LeaseIgnored,
     /// acks=all is answered as soon as the leader has written.
     AckUncommitted,
+    /// A vote in a partition is answered before it is durable, and a loss of power takes it back.
+    VoteUnsynced,
+    /// Nobody helps a replica to mend what its disk has changed.
+    NeverMended,
 }
 
 impl Bug {
-    pub const ALL: [Self; 4] = [Self::VoteForgotten, Self::SyncLies, Self::LeaseIgnored, Self::AckUncommitted];
+    pub const ALL: [Self; 6] = [
+        Self::VoteForgotten,
+        Self::SyncLies,
+        Self::LeaseIgnored,
+        Self::AckUncommitted,
+        Self::VoteUnsynced,
+        Self::NeverMended,
+    ];
 }
 
 /// See the module.
@@ -109,7 +121,11 @@ impl Node {
         self.life += 1;
         let seed = mix(self.seed ^ (self.life << 32));
         let disk = self.shared_disk();
-        let hard = quorum::HardStates::open(Arc::clone(&disk), HARD_DIR).map_err(|error| error.to_string())?;
+        let votes: Arc<dyn Disk> = match self.bug {
+            Bug::VoteUnsynced => Arc::new(Lying { disk: self.disk.clone(), honest_syncs: 1 }),
+            _ => Arc::clone(&disk),
+        };
+        let hard = quorum::HardStates::open(votes, HARD_DIR).map_err(|error| error.to_string())?;
         let meta = Meta::open(disk, self.id, &self.founders, seed, self.bug)?;
         let hard = Arc::new(Mutex::new(hard));
         let (logs, groups) = (BTreeMap::new(), Groups::new(seed));
@@ -172,6 +188,11 @@ impl Node {
                     log.synced(now, fx);
                 }
             }
+            SyncOf::Care(tp) => {
+                if let Some(log) = process.logs.get_mut(&tp) {
+                    log.cared(now, fx);
+                }
+            }
         })
     }
 
@@ -203,7 +224,7 @@ impl Node {
         self.act(at, |process, _, _, fx| process.meta.change_members(voters, learners, fx))
     }
 
-    /// Flips a bit of a log file that was closed long ago, of the log of `topic` only. False if there is none.
+    /// Flips a few bits of log files that were closed long ago. False if there are none.
     pub fn flip(&mut self, random: &mut Random, alive: impl Fn(&str) -> bool) -> bool {
         let mut folders: BTreeMap<String, Vec<(String, usize)>> = BTreeMap::new();
         for (path, bytes) in self.disk.dump() {
@@ -221,8 +242,10 @@ impl Node {
             .flat_map(|files| files[..files.len().saturating_sub(3)].to_vec())
             .filter(|(_, len)| *len > 0)
             .collect();
-        let Some((path, len)) = random.pick(&old).cloned() else { return false };
-        self.disk.flip_bit(&path, random.below(len as u64 * 8));
+        for _ in 0..random.range(1, FLIPS_MAX) {
+            let Some((path, len)) = random.pick(&old) else { return false };
+            self.disk.flip_bit(path, random.below(*len as u64 * 8));
+        }
         self.was_damaged = true;
         true
     }
@@ -325,7 +348,10 @@ impl Node {
     }
 
     fn shared_disk(&self) -> Arc<dyn Disk> {
-        if self.bug == Bug::SyncLies { Arc::new(Lying(self.disk.clone())) } else { Arc::new(self.disk.clone()) }
+        match self.bug {
+            Bug::SyncLies => Arc::new(Lying { disk: self.disk.clone(), honest_syncs: 0 }),
+            _ => Arc::new(self.disk.clone()),
+        }
     }
 }
 

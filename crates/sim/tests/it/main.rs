@@ -110,3 +110,16 @@ fn acknowledging_without_a_lease_is_caught() {
 fn acknowledging_what_is_not_committed_is_caught() {
     is_caught(Bug::AckUncommitted, &["acked(all)"]);
 }
+
+#[test]
+fn a_vote_that_a_power_loss_takes_back_is_caught() {
+    is_caught(
+        Bug::VoteUnsynced,
+        &["election safety", "log matching", "committed never changes", "leader completeness", "durable", "lease"],
+    );
+}
+
+#[test]
+fn damage_that_nobody_mends_is_caught() {
+    is_caught(Bug::NeverMended, &["heals", "readable"]);
+}

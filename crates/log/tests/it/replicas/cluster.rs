@@ -233,6 +233,9 @@ impl Cluster {
             replica.ticked = now;
             partition.tick(Tick(now), wall);
         }
+        if let Some(job) = partition.care_job(Tick(now)) {
+            partition.cared(job.run());
+        }
         if let Some(out) = replica.job.take_if(|out| out.due <= now) {
             match out.work {
                 Work::Job(job) => {

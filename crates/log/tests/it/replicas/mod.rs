@@ -5,6 +5,7 @@
 //! A seed is a whole world. The seeds of `seeds.txt` failed once and are run first, for ever.
 
 mod cluster;
+mod mending;
 mod scenes;
 mod tellers;
 

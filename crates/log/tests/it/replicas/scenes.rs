@@ -20,7 +20,7 @@ fn three(seed: u64) -> Cluster {
 }
 
 impl Cluster {
-    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+    pub(super) fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         for _ in 0..LONG {
             if done(self) {
                 return;
@@ -32,36 +32,36 @@ impl Cluster {
         panic!("never: {what}: {state:#?}");
     }
 
-    fn pass(&mut self, steps: u64) {
+    pub(super) fn pass(&mut self, steps: u64) {
         (0..steps).for_each(|_| drop(self.step()));
     }
 
     /// Someone leads; who.
-    fn elect(&mut self) -> u32 {
+    pub(super) fn elect(&mut self) -> u32 {
         self.until("a leader with a lease", |cluster| cluster.leases().len() == 1);
         self.leases()[0]
     }
 
     /// Appended, and committed where it was.
-    fn put(&mut self, node: u32, values: &[&str]) -> Offset {
+    pub(super) fn put(&mut self, node: u32, values: &[&str]) -> Offset {
         let appended = self.append(node, batch(values)).unwrap().unwrap();
         self.until("committed", |cluster| cluster.partition(node).unwrap().committed() >= appended.next_offset);
         appended.base_offset
     }
 
-    fn all_have(&mut self, end: Offset) {
+    pub(super) fn all_have(&mut self, end: Offset) {
         self.until("all have all", |cluster| {
             cluster.running().len() == cluster.replicas.len()
                 && cluster.replicas.values().all(|r| r.partition.as_ref().is_some_and(|p| p.committed() >= end))
         });
     }
 
-    fn values(&self, node: u32) -> Vec<String> {
+    pub(super) fn values(&self, node: u32) -> Vec<String> {
         let found = batches(&self.reader(node).unwrap(), Offset(0), ReadLimit::Committed).unwrap();
         found.iter().flat_map(|(_, bytes)| values_of(bytes)).collect()
     }
 
-    fn isolate(&mut self, node: u32) {
+    pub(super) fn isolate(&mut self, node: u32) {
         for other in 1..=3 {
             self.net.cut.insert((node, other));
             self.net.cut.insert((other, node));

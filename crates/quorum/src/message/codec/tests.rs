@@ -40,7 +40,7 @@ fn members(random: &mut Random) -> Members {
 
 /// A message such as a group may hand out.
 fn message(random: &mut Random) -> eraftpb::Message {
-    let (_, kind) = KINDS[usize::try_from(random.below(10)).unwrap()];
+    let (_, kind) = KINDS[usize::try_from(random.below(12)).unwrap()];
     let mut m = eraftpb::Message {
         from: 1 + random.below(u64::from(u32::MAX)),
         to: 1 + random.below(u64::from(u32::MAX)),
@@ -55,7 +55,7 @@ fn message(random: &mut Random) -> eraftpb::Message {
     };
     m.set_msg_type(kind);
     match kind {
-        MessageType::MsgAppend => {
+        MessageType::MsgAppend | COPIES_GIVEN => {
             let entries: Vec<Entry> = (m.index + 1..)
                 .take(usize::try_from(random.below(5)).unwrap())
                 .map(|index| entry(random, index))

@@ -22,6 +22,7 @@
 //! answered at once; every waiter is answered by its deadline; after a failed fsync this disk takes no write until the
 //! process is restarted; a partition's files are removed only when no flush of it is under way.
 
+mod care;
 #[cfg(test)]
 mod cluster_tests;
 mod handle;
@@ -89,6 +90,8 @@ const TICK_MS: u64 = 25;
 const EAGER_CAMPAIGNS: u8 = 20;
 /// How often retention runs.
 const RETENTION_MS: u64 = 5_000;
+/// Old files that are due to be read again are looked for this often.
+const CARE_CHECK_MS: u64 = 1_000;
 
 /// How the log of one disk behaves.
 #[derive(Clone, Debug)]
@@ -197,6 +200,7 @@ enum Command {
     Flushed(TopicPartition, Result<FlushDone, DiskError>),
     /// What was read for followers that are behind.
     Read(TopicPartition, ReadDone),
+    Cared(TopicPartition, log::CareDone),
     /// Flush everything, leave clean marks, end the threads.
     Close {
         reply: Reply<()>,

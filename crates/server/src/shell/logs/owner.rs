@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use base::disk::{Disk, DiskError};
 use base::{NodeId, Offset, Tick, TopicPartition};
-use log::{AppendError, FlushDone, FlushJob, Partition, PartitionConfig, Seats, Stopped};
+use log::{AppendError, CareJob, FlushDone, FlushJob, Partition, PartitionConfig, Seats, Stopped};
 use tokio::sync::watch;
 
+use super::care::Care;
 use super::handle::{LogsHandle, Open, Urgent};
 use super::insync::Looked;
 use super::reads::Reads;
@@ -32,7 +33,11 @@ use crate::shell::thread::spawn_owner;
 /// Commands between two looks at the clock.
 const CLOCK_EVERY: usize = 8;
 
-type Job = (TopicPartition, FlushJob);
+/// Work for the flushers.
+pub(super) enum Job {
+    Flush(TopicPartition, FlushJob),
+    Care(TopicPartition, CareJob),
+}
 
 /// Starts the owner thread and the flushers of one disk.
 pub fn start(start: Start) -> std::io::Result<LogsHandle> {
@@ -76,6 +81,7 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         checked_deadlines: now,
         checked_space: Tick(0),
         checked_retention: now,
+        care: Care::default(),
     };
     spawn_owner("log-owner", move || owner.run(&inbox))?;
     Ok(LogsHandle::new(commands, urgent, open))
@@ -84,8 +90,12 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
 fn flush_loop(inbox: &Mutex<mpsc::Receiver<Job>>, done: &mpsc::Sender<Command>) {
     loop {
         let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((partition, job)) = job else { return };
-        if done.send(Command::Flushed(partition, job.run())).is_err() {
+        let told = match job {
+            Ok(Job::Flush(partition, job)) => Command::Flushed(partition, job.run()),
+            Ok(Job::Care(partition, job)) => Command::Cared(partition, job.run()),
+            Err(_) => return,
+        };
+        if done.send(told).is_err() {
             return;
         }
     }
@@ -129,6 +139,7 @@ pub(super) struct Owner {
     checked_deadlines: Tick,
     pub(super) checked_space: Tick,
     checked_retention: Tick,
+    pub(super) care: Care,
 }
 
 impl Owner {
@@ -237,6 +248,7 @@ impl Owner {
             }
             Command::Status { partition, reply } => answer(reply, self.status(partition)),
             Command::Flushed(partition, result) => self.flushed(partition, result),
+            Command::Cared(partition, done) => self.cared(partition, done),
             Command::Message(_) | Command::Close { .. } | Command::Abandon => unreachable!("the loop takes it"),
         }
     }
@@ -364,7 +376,7 @@ impl Owner {
             slot.dirty = false;
             if let Some(job) = slot.partition.flush_job() {
                 slot.flushing = true;
-                self.flushes += usize::from(self.jobs.send((id, job)).is_ok());
+                self.flushes += usize::from(self.jobs.send(Job::Flush(id, job)).is_ok());
                 self.touch(id);
             } else if let Some(stopped) = slot.partition.stopped().cloned() {
                 self.partition_stopped(id, &stopped);
@@ -374,6 +386,11 @@ impl Owner {
                 self.dirty_since.get_or_insert_with(time::now);
             }
         }
+    }
+
+    /// Hands it to the flushers.
+    pub(super) fn send_job(&self, job: Job) -> bool {
+        self.jobs.send(job).is_ok()
     }
 
     fn flushed(&mut self, id: TopicPartition, result: Result<FlushDone, DiskError>) {
@@ -424,6 +441,7 @@ impl Owner {
     fn timers(&mut self) {
         let now = time::now();
         self.look_at_copies(now);
+        self.care(now);
         if now.since(self.checked_deadlines) >= DEADLINE_CHECK_MS {
             self.checked_deadlines = now;
             let partitions = &mut self.partitions;
