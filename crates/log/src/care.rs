@@ -201,13 +201,18 @@ fn read(handle: &dyn DiskFile, position: u64, len: usize) -> Result<Vec<u8>, Dis
 /// Copies of a wound's entries as they come from another replica.
 #[derive(Debug)]
 pub(crate) struct Copied {
+    wound: Wound,
     bytes: BytesMut,
     place: Place,
 }
 
 impl Copied {
-    pub fn new(wound: &Wound) -> Self {
-        Self { bytes: BytesMut::new(), place: wound.from.place }
+    pub fn new(wound: Wound) -> Self {
+        Self { bytes: BytesMut::new(), place: wound.from.place, wound }
+    }
+
+    pub fn wound(&self) -> &Wound {
+        &self.wound
     }
 
     /// The entry that is wanted next.
@@ -216,16 +221,16 @@ impl Copied {
     }
 
     /// Takes in entries. False if they are not what is missing.
-    pub fn take(&mut self, wound: &Wound, entries: &[Entry]) -> bool {
-        let term = wound.file.term;
+    pub fn take(&mut self, entries: &[Entry]) -> bool {
+        let (term, to, size_bytes) = (self.wound.file.term, self.wound.to.place.index, self.wound.size_bytes());
         for entry in entries {
-            if entry.index != self.place.index || entry.term != term || self.place.index >= wound.to.place.index {
+            if entry.index != self.place.index || entry.term != term || self.place.index >= to {
                 return false;
             }
             let bytes = frame_of(entry, self.place, term);
             let Ok(frame) = Frame::check(&bytes) else { return false };
             let Ok(next) = frame.follow(self.place, term) else { return false };
-            let is_too_much = (self.bytes.len() + bytes.len()) as u64 > wound.size_bytes();
+            let is_too_much = (self.bytes.len() + bytes.len()) as u64 > size_bytes;
             if is_too_much || frame.size_bytes() != bytes.len() {
                 return false;
             }
@@ -235,13 +240,15 @@ impl Copied {
         !entries.is_empty()
     }
 
-    /// All of it, if it is there; `Err` if it does not fit.
-    pub fn whole(&self, wound: &Wound) -> Option<Result<Bytes, ()>> {
-        let is_whole = self.place.index >= wound.to.place.index;
-        is_whole.then(|| {
-            let fits = self.place == wound.to.place && self.bytes.len() as u64 == wound.size_bytes();
-            if fits { Ok(Bytes::copy_from_slice(&self.bytes)) } else { Err(()) }
-        })
+    /// True if no entry is missing.
+    pub fn is_whole(&self) -> bool {
+        self.place.index >= self.wound.to.place.index
+    }
+
+    /// All of it; `None` if it does not fill the place exactly.
+    pub fn fitting(self) -> Option<(Wound, Bytes)> {
+        let fits = self.place == self.wound.to.place && self.bytes.len() as u64 == self.wound.size_bytes();
+        fits.then(|| (self.wound, self.bytes.freeze()))
     }
 }
 

@@ -51,6 +51,12 @@ impl Message {
         matches!(self.0.get_msg_type(), MsgRequestVote | MsgRequestPreVote | MsgTimeoutNow)
     }
 
+    /// Promises its term to someone else: a vote that counts.
+    #[must_use]
+    pub fn grants_vote(&self) -> bool {
+        self.0.get_msg_type() == MessageType::MsgRequestVoteResponse && !self.0.reject
+    }
+
     /// Most bytes of an encoded message. Decode refuses more; only a snapshot can be larger.
     pub const BYTES_MAX: usize = 128 << 20;
 

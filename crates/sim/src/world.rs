@@ -277,6 +277,9 @@ impl World {
             self.facts.check(result);
         }
         for (group, message) in fx.sends {
+            if message.grants_vote() {
+                self.facts.elections.voted(group, NodeId(id), message.term());
+            }
             let to = message.to().0;
             self.send(id, life, group, to, &message);
         }

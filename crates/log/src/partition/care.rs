@@ -26,8 +26,8 @@ pub(super) struct Care {
     asked: Option<Asked>,
     /// Whom to ask next, counted on.
     turn: usize,
-    /// Copies of the first wound, to be written.
-    copy: Option<Bytes>,
+    /// To be written.
+    copy: Option<(Wound, Bytes)>,
     /// A job is out.
     out: bool,
     /// Times that something was mended.
@@ -75,8 +75,11 @@ impl Partition {
         if !self.needs_care(now) {
             return None;
         }
-        let job = self.mend_job().or_else(|| self.scrub_job(now));
-        self.ask_for_copies(now);
+        let mut job = self.mend_job();
+        if job.is_none() {
+            job = self.scrub_job(now);
+            self.ask_for_copies(now);
+        }
         self.care.out = job.is_some();
         job.map(CareJob)
     }
@@ -127,8 +130,7 @@ impl Partition {
     }
 
     fn mend_job(&mut self) -> Option<Work> {
-        let bytes = self.care.copy.take()?;
-        let wound = self.care.wounds.front()?.clone();
+        let (wound, bytes) = self.care.copy.take()?;
         let file = self.file_named(wound.file)?;
         Some(Work::Mend { file, wound, bytes })
     }
@@ -244,16 +246,17 @@ impl Partition {
             self.care.wounds.rotate_left(usize::from(self.care.turn.is_multiple_of(others.len())));
         }
         let node = others[self.care.turn % others.len()];
-        let Some(wound) = self.care.wounds.front() else { return };
+        let Some(wound) = self.care.wounds.front().cloned() else { return };
         let copied = Copied::new(wound);
         self.care.asked = Some(Asked { node, until: Tick(now.0 + COPIES_MS_MAX), copied });
         self.ask();
     }
 
     fn ask(&mut self) {
-        let (Some(asked), Some(wound)) = (&self.care.asked, self.care.wounds.front()) else { return };
+        let Some(Asked { node, copied, .. }) = &self.care.asked else { return };
+        let (wound, first) = (copied.wound(), copied.next_index());
         let last = LogIndex(wound.to.place.index.0 - 1);
-        let question = Message::copies_wanted(self.node, asked.node, wound.file.term, asked.copied.next_index(), last);
+        let question = Message::copies_wanted(self.node, *node, wound.file.term, first, last);
         self.post(vec![question]);
     }
 
@@ -280,17 +283,14 @@ impl Partition {
 
     fn take_copies(&mut self, from: NodeId, entries: &[Entry]) {
         let Some(asked) = self.care.asked.as_mut().filter(|asked| asked.node == from) else { return };
-        let Some(wound) = self.care.wounds.front() else { return };
-        if !asked.copied.take(wound, entries) {
+        if !asked.copied.take(entries) {
             return;
         }
-        match asked.copied.whole(wound) {
-            None => self.ask(),
-            Some(whole) => {
-                self.care.turn += usize::from(whole.is_err());
-                self.care.copy = whole.ok();
-                self.care.asked = None;
-            }
+        if !asked.copied.is_whole() {
+            return self.ask();
         }
+        self.care.copy = self.care.asked.take().and_then(|asked| asked.copied.fitting());
+        // What does not fit is asked of another one.
+        self.care.turn += usize::from(self.care.copy.is_none());
     }
 }

@@ -25,6 +25,8 @@ pub struct View {
 pub struct Elections {
     leaders: BTreeMap<(GroupName, Term), NodeId>,
     terms: BTreeMap<(GroupName, NodeId), (u64, Term)>,
+    /// The highest term in which a node's vote has left it: any later life of it knows that term.
+    voted: BTreeMap<(GroupName, NodeId), Term>,
     pub count: u64,
 }
 
@@ -41,6 +43,12 @@ impl Elections {
             );
         }
         *seen = (view.life, view.term);
+        if let Some(voted) = self.voted.get(&(group, node)).filter(|voted| **voted > view.term) {
+            return broken(
+                "durable votes",
+                format!("{group:?}: node {node} voted in {voted} and knows of {} only", view.term),
+            );
+        }
         let mut elected = false;
         if view.role == Role::Leader {
             match self.leaders.get(&(group, view.term)) {
@@ -74,6 +82,12 @@ impl Elections {
             return broken("lease", format!("{group:?}: {view:?} and {other:?} have a lease at once"));
         }
         Ok(elected)
+    }
+
+    /// A node gives its vote away.
+    pub fn voted(&mut self, group: GroupName, node: NodeId, term: Term) {
+        let highest = self.voted.entry((group, node)).or_default();
+        *highest = (*highest).max(term);
     }
 
     /// True if someone leads this group in a later term than `term`.
