@@ -177,6 +177,9 @@ pub enum Refused {
     TopicExists { name: String },
     #[error("topic {0} does not exist")]
     UnknownTopic(String),
+    /// The same command came a second time, late.
+    #[error("topic {0} was deleted: a new one needs an id of its own")]
+    TopicDeleted(String),
     #[error("topic name {name:?} is invalid: {reason}")]
     InvalidTopicName { name: String, reason: &'static str },
     #[error("{partitions} partitions are refused: {reason}")]

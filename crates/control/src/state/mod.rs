@@ -150,6 +150,10 @@ impl State {
         if self.topic_named(&topic.name).is_some() || self.topics.contains_key(&topic.id) {
             return Err(Refused::TopicExists { name: topic.name });
         }
+        // Every node deletes the data of a topic with a tombstone.
+        if self.tombstones.contains_key(&topic.id) {
+            return Err(Refused::TopicDeleted(topic.id.to_string()));
+        }
         let id = topic.id;
         self.names.insert(topic.name.clone(), id);
         self.topics.insert(id, Arc::new(topic));

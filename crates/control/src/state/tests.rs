@@ -117,6 +117,16 @@ fn a_topic_that_a_table_reads_is_not_deleted() {
     assert_eq!(state.tombstones.get(&topic_id(1)), Some(&LogIndex(5)));
 }
 
+/// A command that was sent again, was held up and came after the topic had been deleted made it again: every node then
+/// deleted its data, and it had no replica for ever.
+#[test]
+fn a_late_copy_of_the_command_that_made_a_topic_does_not_bring_it_back() {
+    let mut state = state_after(&[create_topic(1, "wiki", &[]), Command::DeleteTopic { id: topic_id(1) }]);
+    let late = apply(&mut state, &create_topic(1, "wiki", &[]));
+    assert_eq!(late, Err(Refused::TopicDeleted(topic_id(1).to_string())));
+    apply(&mut state, &create_topic(2, "wiki", &[])).expect("the name is free");
+}
+
 #[test]
 fn publishing_has_no_gap_and_no_overlap() {
     let mut state = state_after(&[create_topic(1, "wiki", &[]), create_table(1, "edits", 1)]);
