@@ -6,6 +6,7 @@
 //! scenario/      the drills: a few lines each over what follows; `catalogue` lists them
 //! trial          one run of one drill: load, faults, and the judgement
 //! cluster/       N processes in a folder of their own: start, kill, stop, isolate
+//! front          a `seawall forward` between producers and the cluster
 //! links/         the user-space links between them that can be cut, delayed, slowed
 //! load/, watch   producers that account for every record; readers that run meanwhile
 //! verdict        what was acknowledged against what is there
@@ -22,6 +23,7 @@
 
 pub mod bench;
 pub mod cluster;
+pub mod front;
 mod http;
 pub mod kill;
 mod ledger;

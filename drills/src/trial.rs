@@ -13,6 +13,7 @@ use std::time::Duration;
 use client::{Acks, TopicSpec};
 
 use crate::cluster::{Cluster, START_PATIENCE, Spec};
+use crate::front::Front;
 use crate::load::{Clock, Load, Plan, Tally};
 use crate::report::Row;
 use crate::verdict::{self, Counts};
@@ -55,13 +56,15 @@ pub struct Setup {
     pub config: Vec<(&'static str, &'static str)>,
     /// Also a table over the topic, and SQL asked all the time.
     pub table: bool,
+    /// Producers write to a `seawall forward`, which reaches the cluster over the clients' links.
+    pub front: bool,
 }
 
 impl Setup {
     /// Three nodes, one partition on all of them.
     #[must_use]
     pub fn three(acks: Acks) -> Self {
-        Self { spec: Spec::of(3), plan: Plan::standard(TOPIC, 1, acks), config: Vec::new(), table: false }
+        Self { spec: Spec::of(3), plan: Plan::standard(TOPIC, 1, acks), config: Vec::new(), table: false, front: false }
     }
 
     #[must_use]
@@ -78,6 +81,7 @@ pub struct Trial<'a> {
     pub clock: Clock,
     pub cluster: Cluster,
     pub load: Load,
+    pub front: Option<Front>,
     plan: Plan,
     probe: Probe,
     leaders: Leaders,
@@ -150,7 +154,16 @@ impl<'a> Trial<'a> {
             cluster.await_leader(TOPIC, partition, START_PATIENCE)?;
         }
         let bootstrap = cluster.bootstrap();
-        let load = Load::start(&bootstrap, &setup.plan, clock);
+        let front = if setup.front {
+            let mut front = Front::new(&stage.binary, &stage.folder.join("forward"), bootstrap.clone())?;
+            front.start()?;
+            front.ensure(TOPIC)?;
+            Some(front)
+        } else {
+            None
+        };
+        let produce_to = front.as_ref().map_or_else(|| bootstrap.clone(), |front| vec![front.kafka.to_string()]);
+        let load = Load::start(&produce_to, &setup.plan, clock);
         load.await_all_flow(Duration::ZERO, START_PATIENCE)?;
         let leaders = Leaders::start(&bootstrap, TOPIC, 0, clock);
         let probe = Probe::start(&bootstrap, TOPIC, 0, clock);
@@ -162,6 +175,7 @@ impl<'a> Trial<'a> {
             clock,
             cluster,
             load,
+            front,
             plan: setup.plan.clone(),
             probe,
             leaders,
@@ -308,6 +322,7 @@ impl<'a> Trial<'a> {
             Load::start(&[], &Plan { producers: 0, ..self.plan.clone() }, self.clock),
         );
         let tallies = load.stop(GRACE);
+        self.await_passed_on();
         let bootstrap = self.cluster.bootstrap();
         let mut read = Vec::new();
         for partition in 0..self.plan.partitions {
@@ -342,6 +357,32 @@ impl<'a> Trial<'a> {
         }
         judge(&mut self, &evidence);
         Ok(self.outcome(&evidence))
+    }
+
+    /// Waits until what stands in front has passed everything on: all that it took, less what was set aside.
+    fn await_passed_on(&mut self) {
+        let Some(front) = self.front.take() else { return };
+        let begun = self.clock.now();
+        for partition in 0..self.plan.partitions {
+            loop {
+                let aside = if partition == 0 { i64::try_from(front.dead_letters()).unwrap_or(0) } else { 0 };
+                let taken = front.end(TOPIC, partition).map(|end| end - aside);
+                let there = watch::end_of(&self.cluster.bootstrap(), TOPIC, partition);
+                if let (Ok(taken), Ok(there)) = (&taken, &there)
+                    && taken == there
+                {
+                    break;
+                }
+                if self.clock.now().saturating_sub(begun) > RECOVERY_PATIENCE {
+                    self.promise(false, || format!("not passed on: forward took {taken:?}, the cluster has {there:?}"));
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        let took = self.clock.now().saturating_sub(begun);
+        self.say(&format!("everything was passed on {} ms after the last record", took.as_millis()));
+        self.front = Some(front);
     }
 
     const fn asker_was_there(&self, evidence: &Evidence) -> bool {

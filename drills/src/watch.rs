@@ -202,6 +202,17 @@ fn read_on(cluster: &mut Cluster, topic: &str, partition: i32, next: Offset, wai
     Ok((after, read))
 }
 
+/// The high watermark of a partition.
+///
+/// # Errors
+/// Nobody who leads it answers now.
+pub fn end_of(bootstrap: &[String], topic: &str, partition: i32) -> Result<i64, Failure> {
+    let mut cluster = Cluster::new(bootstrap.to_vec(), "drill-end", PATIENCE);
+    let asked =
+        cluster.leader(topic, partition).and_then(|leader| leader.list_offset(topic, partition, client::LATEST));
+    asked.map(|offset| offset.0).map_err(|error| error.to_string())
+}
+
 /// Everything of a partition from offset 0 to the high watermark, by offset.
 ///
 /// # Errors

@@ -42,6 +42,7 @@ mod damage;
 mod error;
 mod file;
 mod flush;
+pub mod forward;
 mod frame;
 pub mod groups;
 mod index;

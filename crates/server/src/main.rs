@@ -4,11 +4,13 @@
 //! cli/     what a person types            config/  file + environment + flags, with their origin
 //! edge/    Kafka, HTTP, PostgreSQL in     node/    one node: topics, tables, groups, queries composed
 //! shell/   the doers: real disk, group 0's thread, the log's threads and flusher
+//! forward/ a node as a spool: what it takes is passed on to a cluster
 //! ```
 
 mod cli;
 mod config;
 mod edge;
+mod forward;
 mod node;
 mod shell;
 

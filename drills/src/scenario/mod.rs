@@ -3,6 +3,7 @@
 mod bounds;
 mod control;
 mod disk;
+mod forward;
 mod log;
 mod schedule;
 mod store;
@@ -75,6 +76,12 @@ const CATALOGUE: &[Drill] = &[
         what: "min.insync.replicas=2, two of three are killed",
         promise: "refused at once with NOT_ENOUGH_REPLICAS, committed data stays readable, resumes by itself",
         run: log::two_of_three_down,
+    },
+    Drill {
+        name: "log-9",
+        what: "producers write to `seawall forward`; the cluster is out of reach; the forwarder is killed meanwhile",
+        promise: "what it acknowledged is in the cluster once and in order after the heal; a poison record is set aside",
+        run: forward::cluster_out_of_reach,
     },
     Drill {
         name: "log-10",

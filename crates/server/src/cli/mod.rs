@@ -1,7 +1,7 @@
 //! The commands: a tree of them, how their answers are shown, and the codes they exit with.
 //!
 //! ```text
-//! serve, demo                     the node in this process
+//! serve, demo, forward            the node in this process
 //! topic, group, ingest            over the Kafka port (--bootstrap)
 //! table, status, sql, cluster,
 //! haadmin                         over the HTTP port (--url)
@@ -16,6 +16,7 @@ mod cluster;
 mod demo;
 mod drill;
 mod failure;
+mod forward;
 mod group;
 mod haadmin;
 mod ingest;
@@ -51,6 +52,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Try it out: a throw-away cluster with live data, answers, lines to connect with, and ways to break it
     Demo(demo::DemoArgs),
+    /// Take events beside the program that makes them, keep them on disk, and pass them on to a cluster
+    Forward(forward::ForwardArgs),
     /// Ask with SQL: one statement, a file, or a shell
     Sql(sql::SqlArgs),
     /// Topics: their partitions, settings and records
@@ -94,6 +97,7 @@ pub fn run() -> ExitCode {
     };
     let done = match cli.command {
         Command::Serve(args) => return serve::run(&args),
+        Command::Forward(args) => return forward::run(args),
         Command::Demo(args) => {
             drop(serve::log_to_stderr("warn"));
             return demo::run(&args);

@@ -192,6 +192,8 @@ settings! {
         flush_interval: Duration = "100ms";
         /// Free space below which produce is refused, so that the disk never gets full.
         disk_reserve_bytes: ByteSize = "512MiB";
+        /// Bytes of all partitions of this node above which produce is refused; none = as much as the disk has.
+        bytes_max: Option<ByteSize> = "none";
         /// Create a topic when a client asks for one that is not there.
         auto_create_topics: bool = "true";
         /// Partitions of a topic created without a number.

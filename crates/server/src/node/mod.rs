@@ -24,6 +24,7 @@ mod moves;
 pub mod query_threads;
 mod router;
 mod serve;
+mod spool;
 pub mod start;
 pub mod tables;
 pub mod telemetry;
@@ -51,10 +52,10 @@ use tables::{TableStatus, Tables};
 
 pub use error::NodeError;
 pub use findings::{Finding, Findings};
-#[cfg(test)]
 pub use identity::DataDir;
 pub use identity::set_control_aside;
 pub use serve::serve;
+pub use spool::Spool;
 
 /// When a producer is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +94,8 @@ pub struct Node {
     findings: Arc<Findings>,
     producer_ids: tokio::sync::Mutex<topics::ProducerIds>,
     telemetry: telemetry::Telemetry,
+    /// Set if records here only wait to be passed on.
+    spool: std::sync::OnceLock<Spool>,
     started: Tick,
 }
 
@@ -286,7 +289,7 @@ impl Node {
     }
 
     /// Where findings are raised.
-    fn all_findings(&self) -> &Findings {
+    pub fn all_findings(&self) -> &Findings {
         &self.findings
     }
 

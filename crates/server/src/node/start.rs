@@ -112,6 +112,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         query_threads,
         findings,
         producer_ids: tokio::sync::Mutex::default(),
+        spool: std::sync::OnceLock::new(),
         started: time::now(),
     };
     let node = Arc::new(node);
@@ -167,6 +168,7 @@ fn start_logs(
             node: NodeId(config.node.id),
             flush_interval_ms: millis(config.log.flush_interval),
             reserve_bytes: config.log.disk_reserve_bytes.0,
+            bytes_max: config.log.bytes_max.map(|bytes| bytes.0),
         },
         findings: Arc::clone(findings),
         outbox,

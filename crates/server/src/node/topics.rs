@@ -123,7 +123,12 @@ impl Node {
     }
 
     async fn create_or_find(&self, name: &str) -> Result<Arc<Topic>, NodeError> {
-        match self.create_topic(name, self.config.log.default_partitions, BTreeMap::new()).await {
+        let partitions = match self.spool() {
+            Some(spool) => spool.partitions(name).await,
+            None => None,
+        };
+        let partitions = partitions.unwrap_or(self.config.log.default_partitions);
+        match self.create_topic(name, partitions, BTreeMap::new()).await {
             // Somebody else was faster; their topic may still be opening.
             Err(NodeError::Refused(Refused::TopicExists { .. })) => {
                 let topic = self.known_topic(name)?;

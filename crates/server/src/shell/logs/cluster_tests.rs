@@ -80,7 +80,7 @@ impl Cluster {
         let logs = start(Start {
             disk,
             hard: Arc::new(Mutex::new(hard)),
-            config: LogsConfig { node, flush_interval_ms: 10, reserve_bytes: 0 },
+            config: LogsConfig { node, flush_interval_ms: 10, reserve_bytes: 0, bytes_max: None },
             findings: Arc::default(),
             outbox: Arc::new(End { node, mesh: Arc::clone(&self.mesh) }),
         });

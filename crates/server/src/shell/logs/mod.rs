@@ -101,6 +101,8 @@ pub struct LogsConfig {
     pub flush_interval_ms: u64,
     /// Below this much free space appends are refused; above one and a half times it they are taken again.
     pub reserve_bytes: u64,
+    /// Above this much in all partitions together appends are refused.
+    pub bytes_max: Option<u64>,
 }
 
 /// Why the log did not do what it was asked.

@@ -74,6 +74,7 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         dirty_since: None,
         stopped: None,
         full: false,
+        over: false,
         urgent: urgent_inbox,
         is_told,
         ticker: Ticker::new(TICK_MS, now),
@@ -131,6 +132,8 @@ pub(super) struct Owner {
     /// Set by a failed fsync: this disk takes no write any more.
     pub(super) stopped: Option<Stopped>,
     pub(super) full: bool,
+    /// The log has the size that it may have.
+    pub(super) over: bool,
     /// Votes, heartbeats and answers of other replicas.
     urgent: mpsc::Receiver<GroupFrame>,
     is_told: Arc<AtomicBool>,
@@ -315,7 +318,7 @@ impl Owner {
         if let Some(stopped) = &self.stopped {
             return answer(reply, Err(AppendError::Stopped(stopped.clone()).into()));
         }
-        if self.full {
+        if self.full || self.over {
             return answer(reply, Err(AppendError::DiskFull.into()));
         }
         let now = time::now();

@@ -25,7 +25,7 @@ fn node(disk: impl Disk + 'static) -> Node {
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let hard = quorum::HardStates::open(Arc::clone(&disk), "hard-state").unwrap();
     let findings = Arc::new(Findings::default());
-    let config = LogsConfig { node: NodeId(1), flush_interval_ms: 10, reserve_bytes: RESERVE_BYTES };
+    let config = LogsConfig { node: NodeId(1), flush_interval_ms: 10, reserve_bytes: RESERVE_BYTES, bytes_max: None };
     let start = Start {
         disk,
         hard: Arc::new(Mutex::new(hard)),

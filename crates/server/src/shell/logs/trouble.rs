@@ -53,6 +53,9 @@ impl Owner {
 
     pub(super) fn check_space(&mut self, now: Tick) {
         self.checked_space = now;
+        if let Some(bytes_max) = self.config.bytes_max {
+            self.check_bytes(bytes_max);
+        }
         let Ok(free) = self.disk.free_bytes() else { return };
         self.open.free_bytes.store(free, std::sync::atomic::Ordering::Relaxed);
         let reserve = self.config.reserve_bytes;
@@ -73,6 +76,29 @@ impl Owner {
         } else if self.full && free > reserve.saturating_add(reserve / 2) {
             self.full = false;
             self.findings.clear("disk-full", "log");
+        }
+    }
+
+    /// The log's own bound. Room for a tenth must be there before writes are taken again.
+    fn check_bytes(&mut self, bytes_max: u64) {
+        let bytes: u64 = self.partitions.values().map(|slot| slot.partition.reader().size_bytes()).sum();
+        if bytes > bytes_max {
+            self.over = true;
+            self.findings.raise(
+                "log-bytes",
+                Finding {
+                    code: "log-full",
+                    severity: Severity::Critical,
+                    title: "produce is refused: the log has the size that it may have".into(),
+                    since: time::wall(),
+                    impact: vec!["log", "ingest"],
+                    cause: format!("{bytes} bytes in all partitions, {bytes_max} are allowed (log.bytes_max)"),
+                    action: "wait until records are passed on or deleted, or raise the bound".into(),
+                },
+            );
+        } else if self.over && bytes <= bytes_max - bytes_max / 10 {
+            self.over = false;
+            self.findings.clear("log-full", "log-bytes");
         }
     }
 }
