@@ -56,7 +56,14 @@ impl Broker {
 }
 
 /// One round: cut, save, send, read answers. `saved` is the disk; true: the process died.
-fn round(way: &mut Way, saved: &mut Place, broker: &mut Broker, end: i64, aside: &mut Vec<i64>, dice: &mut Dice) -> bool {
+fn round(
+    way: &mut Way,
+    saved: &mut Place,
+    broker: &mut Broker,
+    end: i64,
+    aside: &mut Vec<i64>,
+    dice: &mut Dice,
+) -> bool {
     if way.place().producer.is_none() {
         let (id, epoch) = broker.producer();
         way.set_producer(id, epoch);
@@ -139,7 +146,11 @@ fn play(seed: u64, forgets: bool) -> u64 {
     let expected: BTreeSet<i64> = (0..end).filter(|offset| !broker.bad.contains(offset)).collect();
     assert_eq!(there, expected, "seed {seed}: a record is missing or invented");
     if !forgets {
-        assert!(broker.log.is_sorted_by(|one, next| one < next), "seed {seed}: out of order or twice: {:?}", broker.log);
+        assert!(
+            broker.log.is_sorted_by(|one, next| one < next),
+            "seed {seed}: out of order or twice: {:?}",
+            broker.log
+        );
     }
     doubts
 }
