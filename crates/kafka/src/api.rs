@@ -92,6 +92,7 @@ apis! {
     ListPartitionReassignments = 46, advertised 0, 0..=0, flexible 0, schema::LIST_PARTITION_REASSIGNMENTS;
     OffsetDelete = 47, advertised 0, 0..=0, flexible 1, schema::OFFSET_DELETE;
     DescribeCluster = 60, advertised 0, 0..=1, flexible 0, schema::DESCRIBE_CLUSTER;
+    DescribeProducers = 61, advertised 0, 0..=0, flexible 0, schema::DESCRIBE_PRODUCERS;
 }
 
 const fn index_of(key: ApiKey) -> usize {

@@ -67,6 +67,7 @@ requests! {
     ListPartitionReassignments(msg::ListPartitionReassignmentsRequest),
     OffsetDelete(msg::OffsetDeleteRequest),
     DescribeCluster(msg::DescribeClusterRequest),
+    DescribeProducers(msg::DescribeProducersRequest),
 }
 
 /// Reads a whole frame, without its length field.

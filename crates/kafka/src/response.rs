@@ -87,6 +87,7 @@ responses! {
     ListPartitionReassignments(msg::ListPartitionReassignmentsResponse),
     OffsetDelete(msg::OffsetDeleteResponse),
     DescribeCluster(msg::DescribeClusterResponse),
+    DescribeProducers(msg::DescribeProducersResponse),
 }
 
 impl Response {

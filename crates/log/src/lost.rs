@@ -61,6 +61,8 @@ pub struct LostBatch {
     pub records: u32,
     pub producer: ProducerId,
     pub acked: Acked,
+    /// Part of a transaction, or its end: never to be published again, for the transaction went on elsewhere.
+    pub transactional: bool,
     /// Where it lies in the file.
     pub position: u64,
     pub size_bytes: u32,
@@ -197,6 +199,7 @@ impl Saver {
                         records: header.record_count.unsigned_abs(),
                         producer: header.producer_id,
                         acked: self.acked.of(&header),
+                        transactional: header.is_transactional(),
                         position: 0,
                         size_bytes: u32::try_from(header.size_bytes).unwrap_or(u32::MAX),
                     };
@@ -327,7 +330,8 @@ fn encode(found: &LostFound) -> Bytes {
             Acked::Yes => 1,
             Acked::Unknown => 2,
         });
-        bytes.put_slice(&[0; 7]);
+        bytes.put_u8(u8::from(batch.transactional));
+        bytes.put_slice(&[0; 6]);
     }
     bytes.put_u32(crc32c(&bytes[HEADER_BYTES..]));
     bytes.freeze()
@@ -367,6 +371,7 @@ fn decode(bytes: &[u8], path: &str, size_bytes: u64) -> Option<LostFound> {
                 2 => Acked::Unknown,
                 _ => return None,
             },
+            transactional: entry.get_u8() == 1,
         })
     };
     let batches: Option<Vec<LostBatch>> = body.chunks_exact(ENTRY_BYTES).map(batch).collect();

@@ -70,6 +70,8 @@ pub const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[list(&[I8, TEXT, list(&[TEXT, 
 
 pub const DESCRIBE_CLUSTER: &[Field] = &[BOOL, I8.since(1), BOOL.since(2)];
 
+pub const DESCRIBE_PRODUCERS: &[Field] = &[list(&[TEXT, I32S])];
+
 pub const DELETE_RECORDS: &[Field] = &[list(&[TEXT, list(&[I32, I64])]), I32];
 
 pub const DESCRIBE_LOG_DIRS: &[Field] = &[list(&[TEXT, I32S])];

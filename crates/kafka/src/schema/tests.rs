@@ -281,7 +281,8 @@ fn encode(request: &Request, version: i16) -> Option<Bytes> {
         AlterPartitionReassignments,
         ListPartitionReassignments,
         OffsetDelete,
-        DescribeCluster
+        DescribeCluster,
+        DescribeProducers
     )
 }
 
@@ -420,7 +421,8 @@ fn every_response_can_be_written_in_every_version() {
             AlterPartitionReassignments(msg::AlterPartitionReassignmentsResponse),
             ListPartitionReassignments(msg::ListPartitionReassignmentsResponse),
             OffsetDelete(msg::OffsetDeleteResponse),
-            DescribeCluster(msg::DescribeClusterResponse)
+            DescribeCluster(msg::DescribeClusterResponse),
+            DescribeProducers(msg::DescribeProducersResponse)
         );
         let header = RequestHeader { api: api.key, version, correlation_id: 5, client_id: None };
         let chunks = response.encode(&header).unwrap();

@@ -8,6 +8,7 @@ fn batch(at: i64, acked: Acked, position: u64) -> LostBatch {
         records: 2,
         producer: ProducerId(-1),
         acked,
+        transactional: at % 2 == 1,
         position,
         size_bytes: 70,
     }

@@ -7,7 +7,7 @@ use kafka::response::api_versions;
 use kafka::{ErrorCode, Request, RequestHeader, Response};
 
 use super::connection::{Answer, Work};
-use super::{Client, Edge, cluster, configs, fetch, groups, metadata, offsets, produce, reassign, topics};
+use super::{Client, Edge, cluster, configs, fetch, groups, metadata, offsets, produce, producers, reassign, topics};
 
 /// The handler of one connection's requests.
 pub(super) fn handler(edge: Arc<Edge>, peer: SocketAddr, local: SocketAddr) -> impl Fn(RequestHeader, Request) -> Work {
@@ -33,6 +33,7 @@ async fn answer(edge: &Edge, client: &Client, header: &RequestHeader, request: R
         Request::InitProducerId(request) => Box::pin(cluster::init_producer_id(edge, client, &request)).await.into(),
         Request::ListOffsets(request) => offsets::list_offsets(edge, version, request).await.into(),
         Request::OffsetForLeaderEpoch(request) => offsets::offset_for_leader_epoch(edge, request).into(),
+        Request::DescribeProducers(request) => Box::pin(producers::describe(edge, request)).await.into(),
         Request::DeleteRecords(request) => Box::pin(offsets::delete_records(edge, request)).await.into(),
         Request::CreateTopics(request) => Box::pin(topics::create_topics(edge, version, request)).await.into(),
         Request::DeleteTopics(request) => Box::pin(topics::delete_topics(edge, version, request)).await.into(),

@@ -23,6 +23,7 @@ mod listener;
 mod metadata;
 mod offsets;
 mod produce;
+mod producers;
 mod reassign;
 mod topics;
 

@@ -36,7 +36,7 @@ const TO_HIGH_WATERMARK: i64 = -1;
 const LATEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A partition that is answered for here: this node leads it, or nobody can and this is a copy.
-fn find(edge: &Edge, state: &State, topic: &str, index: i32) -> Result<(TopicPartition, Reader), ErrorCode> {
+pub(super) fn find(edge: &Edge, state: &State, topic: &str, index: i32) -> Result<(TopicPartition, Reader), ErrorCode> {
     let topic = state.topic_named(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let place = TopicPartition { topic: topic.id, partition: PartitionIndex(index) };
     if !topic.has_partition(place.partition) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base::{NodeId, Offset, Term, Tick, TopicPartition};
 use bytes::Bytes;
-use log::{Appended, PartitionConfig, Reader, Seats};
+use log::{Appended, PartitionConfig, ProducerSeen, Reader, Seats};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::{Append, Behind, COMMANDS_MAX, Command, Leadership, LogsError, QUEUED_KIB_MAX, ReplicaStatus, Rounds};
@@ -184,6 +184,11 @@ impl LogsHandle {
     /// A replica as its owner sees it.
     pub async fn status(&self, partition: TopicPartition) -> Result<ReplicaStatus, LogsError> {
         self.ask(|reply| Command::Status { partition, reply }).await
+    }
+
+    /// What the partition remembers of its producers.
+    pub async fn producers(&self, partition: TopicPartition) -> Result<Vec<ProducerSeen>, LogsError> {
+        self.ask(|reply| Command::Producers { partition, reply }).await
     }
 
     /// Reads beside the owner thread.

@@ -43,7 +43,7 @@ use std::time::Duration;
 use base::disk::{Disk, DiskError};
 use base::{NodeId, Offset, Term, Tick, TopicPartition};
 use bytes::Bytes;
-use log::{AppendError, Appended, DeleteError, FlushDone, OpenError, PartitionConfig, ReadDone, Seats};
+use log::{AppendError, Appended, DeleteError, FlushDone, OpenError, PartitionConfig, ProducerSeen, ReadDone, Seats};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::outbox::Outbox;
@@ -198,6 +198,10 @@ enum Command {
     Status {
         partition: TopicPartition,
         reply: Reply<ReplicaStatus>,
+    },
+    Producers {
+        partition: TopicPartition,
+        reply: Reply<Vec<ProducerSeen>>,
     },
     Flushed(TopicPartition, Result<FlushDone, DiskError>),
     /// What was read for followers that are behind.

@@ -250,6 +250,10 @@ impl Owner {
                 answer(reply, self.set_members(partition, &voters, &learners));
             }
             Command::Status { partition, reply } => answer(reply, self.status(partition)),
+            Command::Producers { partition, reply } => {
+                let slot = self.partitions.get(&partition).ok_or_else(|| self.missing(partition));
+                answer(reply, slot.map(|slot| slot.partition.producers()));
+            }
             Command::Flushed(partition, result) => self.flushed(partition, result),
             Command::Cared(partition, done) => self.cared(partition, done),
             Command::Message(_) | Command::Close { .. } | Command::Abandon => unreachable!("the loop takes it"),

@@ -235,6 +235,13 @@ fn ask(wire: &mut Connection, api: ApiKey, version: i16) -> i16 {
         ApiKey::DescribeCluster => call!(
             msg::DescribeClusterRequest::default() => DescribeClusterResponse, |answer| answer.error_code
         ),
+        ApiKey::DescribeProducers => call!(
+            msg::DescribeProducersRequest::default().with_topics(vec![
+                msg::describe_producers_request::TopicRequest::default()
+                    .with_name(name("events"))
+                    .with_partition_indexes(vec![0])
+            ]) => DescribeProducersResponse, |answer| answer.topics[0].partitions[0].error_code
+        ),
         ApiKey::DescribeLogDirs => call!(
             msg::DescribeLogDirsRequest::default().with_topics(None)
                 => DescribeLogDirsResponse, |answer| answer.results[0].error_code
