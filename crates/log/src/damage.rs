@@ -14,7 +14,7 @@ use quorum::{GroupKey, HardState};
 
 use crate::OpenError;
 use crate::file::FileName;
-use crate::flush::{HardStates, disk_error, remove_if_there};
+use crate::flush::{HardStates, disk_error, remove_if_there, sync_hard_states};
 use crate::mark::Mark;
 use crate::roster::MEMBERS_NAME;
 
@@ -50,9 +50,10 @@ pub(crate) fn set_aside(disk: &dyn Disk, dir: &str, hard: &HardStates, key: Grou
         let voted = hard.get(key).map(|state| state.term);
         let term = Term(voted.max(written).unwrap_or_default().0 + 1);
         let state = HardState { term, vote: None, commit: LogIndex::ZERO };
-        hard.put(key, state).and_then(|()| hard.sync()).map_err(|error| OpenError::Disk(disk_error(error)))?;
+        hard.put(key, state).map_err(|error| OpenError::Disk(disk_error(error)))?;
         state
     };
+    sync_hard_states(hard).map_err(|error| OpenError::Disk(disk_error(error)))?;
     let folder = format!("{dir}/{FOLDER}");
     disk.create_dir_all(&folder)?;
     let kept = |name: &str| name == MEMBERS_NAME || name == FLAG || name.ends_with(".tmp");

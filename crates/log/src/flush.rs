@@ -90,7 +90,7 @@ impl FlushJob {
     /// Anything that leaves in doubt what the disk holds: the partition must stop.
     pub fn run(mut self) -> Result<FlushDone, DiskError> {
         if let Some(hard) = &self.hard {
-            hard.lock().unwrap_or_else(PoisonError::into_inner).sync().map_err(disk_error)?;
+            sync_hard_states(hard).map_err(disk_error)?;
         }
         for file in &self.files {
             file.sync()?;
@@ -168,6 +168,16 @@ impl fmt::Debug for FlushJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FlushJob({}, {} files up to {:?})", self.dir, self.files.len(), self.mark)
     }
+}
+
+/// Partitions that vote meanwhile do not wait for the disk, and share the next sync.
+pub(crate) fn sync_hard_states(hard: &HardStates) -> Result<(), JournalError> {
+    let states = || hard.lock().unwrap_or_else(PoisonError::into_inner);
+    let gate = states().gate();
+    let _one_at_a_time = gate.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(job) = states().sync_job()? else { return Ok(()) };
+    let done = job.run();
+    states().synced(done)
 }
 
 pub(crate) fn remove_if_there(disk: &dyn Disk, path: &str) -> Result<(), DiskError> {

@@ -9,7 +9,7 @@ use base::{LogIndex, NodeId, Offset, Term, Tick, Timestamp, TopicPartition};
 use quorum::{Group, GroupConfig, GroupKey, HardState, Members, Message, Ready, Role};
 
 use crate::flush::HardStates;
-use crate::limits::{CHECKPOINT_BYTES_MIN, CHECKPOINT_MS, COMMIT_MARK_MS, EXPIRY_MS, UNCOMMITTED_BYTES_MAX};
+use crate::limits::UNCOMMITTED_BYTES_MAX;
 use crate::lost::{AckedRanges, LostFound};
 use crate::mark::{Mark, Slot};
 use crate::producers::Producers;
@@ -24,6 +24,7 @@ mod append;
 mod care;
 mod commit;
 mod flushing;
+mod quiet;
 mod reading;
 mod replication;
 mod retention;
@@ -344,29 +345,11 @@ impl Partition {
         if self.stopped.is_some() {
             return;
         }
-        let alone = self.is_alone();
         // A sole voter needs no clock, and would only be elected for nothing. A damaged replica asks for no vote.
-        if !alone && self.stalled.is_none() && !self.is_damaged() {
+        if !self.is_alone() && self.stalled.is_none() && !self.is_damaged() {
             self.group.tick(now);
         }
-        let storage = self.group.storage_mut();
-        let filled = storage.active && storage.files.back().is_some_and(|file| file.len_bytes() > 0);
-        if filled && now.since(storage.active_since) >= self.config.file_age_ms_max {
-            storage.close_active();
-        }
-        if now.since(self.checkpointed) >= CHECKPOINT_MS && self.bytes_since_checkpoint >= CHECKPOINT_BYTES_MIN {
-            self.checkpointed = now;
-            storage.checkpoint_due = true;
-            self.mark_dirty = true;
-        }
-        if now.since(self.producers_expired) >= EXPIRY_MS {
-            self.producers_expired = now;
-            self.producers.expire(wall, self.config.producer_expiry_ms);
-        }
-        let decided = LogIndex(self.storage().decided().index.0 - 1);
-        if !alone && self.mark.committed_index < decided && now.since(self.mark_written) >= COMMIT_MARK_MS {
-            self.mark_behind = true;
-        }
+        self.chores(now, wall);
     }
 
     pub(crate) fn storage(&self) -> &LogStorage {

@@ -90,6 +90,31 @@ impl Frames {
     }
 }
 
+/// What has to be synced, on any thread, while the file goes on; then give what came of it back. One at a time: an
+/// error is told only once, and whoever synced beside it would believe what was lost.
+#[derive(Debug)]
+pub struct SyncJob {
+    file: Arc<dyn DiskFile>,
+    below: u64,
+}
+
+/// What came of a [`SyncJob`].
+#[derive(Debug)]
+pub struct SyncDone {
+    file: Arc<dyn DiskFile>,
+    below: u64,
+    result: Result<(), DiskError>,
+}
+
+impl SyncJob {
+    /// Blocks.
+    #[must_use]
+    pub fn run(self) -> SyncDone {
+        let result = self.file.sync();
+        SyncDone { file: self.file, below: self.below, result }
+    }
+}
+
 /// An open file of frames and its end.
 #[derive(Debug)]
 pub(crate) struct FrameFile {
@@ -155,17 +180,34 @@ impl FrameFile {
         Ok(())
     }
 
-    /// Makes what was appended durable.
+    /// Makes everything appended durable; free if there was nothing.
     pub(crate) fn sync(&mut self) -> Result<(), JournalError> {
+        self.sync_job()?.map_or(Ok(()), |job| self.synced(job.run()))
+    }
+
+    /// What would make everything appended so far durable; `None` if it is.
+    pub(crate) fn sync_job(&self) -> Result<Option<SyncJob>, JournalError> {
         self.check_running()?;
-        if !self.dirty {
+        Ok(self.dirty.then(|| SyncJob { file: Arc::clone(&self.file), below: self.tail }))
+    }
+
+    /// Takes what came of a job. One of a file that this one has replaced says nothing: all of this one was durable.
+    pub(crate) fn synced(&mut self, done: SyncDone) -> Result<(), JournalError> {
+        self.check_running()?;
+        if !Arc::ptr_eq(&done.file, &self.file) {
             return Ok(());
         }
-        if let Err(error) = self.file.sync() {
+        if let Err(error) = done.result {
+            // The page cache may call clean what never reached the disk: no second try can be believed.
             self.stopped = Some(error.clone());
             return Err(error.into());
         }
-        self.durable = self.tail;
+        self.durable = self.durable.max(done.below);
+        self.dirty = self.tail > self.durable;
+        if self.dirty {
+            // The next frame will say it.
+            return Ok(());
+        }
         // Costs no sync of its own: without it, damage to the very last frames looks like a torn write.
         let marked = self.append(&mut Frames::mark());
         self.dirty = false;

@@ -8,11 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use base::disk::Disk;
 
-use crate::frames::{self, FrameFile, Frames, Kind};
+use crate::frames::{self, FrameFile, Frames, Kind, SyncDone, SyncJob};
 use crate::journal::{encode_hard_state, read_hard_state};
 use crate::{HardState, JournalError};
 
@@ -45,6 +45,7 @@ pub struct HardStates {
     file: FrameFile,
     number: u64,
     states: BTreeMap<GroupKey, HardState>,
+    gate: Arc<Mutex<()>>,
 }
 
 impl HardStates {
@@ -55,7 +56,7 @@ impl HardStates {
         let dir = dir.to_owned();
         let Some((newest, older)) = numbers.split_last() else {
             let file = FrameFile::install(&*disk, &dir, KIND, (1, 0), Frames::default())?;
-            return Ok(Self { disk, dir, file, number: 1, states: BTreeMap::new() });
+            return Ok(Self { disk, dir, file, number: 1, states: BTreeMap::new(), gate: Arc::default() });
         };
         let found = frames::find(&*disk, &dir, *newest, KIND)?;
         let states = read(&found)?;
@@ -64,7 +65,7 @@ impl HardStates {
         for number in older {
             frames::remove(&*disk, &frames::path(&dir, *number, KIND))?;
         }
-        Ok(Self { disk, dir, file, number: *newest, states })
+        Ok(Self { disk, dir, file, number: *newest, states, gate: Arc::default() })
     }
 
     #[must_use]
@@ -99,11 +100,28 @@ impl HardStates {
 
     /// Makes every change durable; free if there was none.
     pub fn sync(&mut self) -> Result<(), JournalError> {
+        self.sync_job()?.map_or(Ok(()), |job| self.synced(job.run()))
+    }
+
+    /// As `sync`, to be run without holding on to the states; `None` if everything is durable. Only with the gate held,
+    /// until [`HardStates::synced`].
+    pub fn sync_job(&mut self) -> Result<Option<SyncJob>, JournalError> {
         let live = self.states.len() as u64 * STATE_FRAME_BYTES;
         if self.file.len_bytes() > REWRITE_BYTES_MIN.max(live * GROWTH_MAX) {
-            return self.rewrite();
+            self.rewrite()?;
         }
-        self.file.sync()
+        self.file.sync_job()
+    }
+
+    /// What was put before the job was taken is durable, unless this says otherwise.
+    pub fn synced(&mut self, done: SyncDone) -> Result<(), JournalError> {
+        self.file.synced(done)
+    }
+
+    /// To be locked before a job is taken: one at a time.
+    #[must_use]
+    pub fn gate(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.gate)
     }
 
     fn rewrite(&mut self) -> Result<(), JournalError> {

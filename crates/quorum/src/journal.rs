@@ -15,7 +15,7 @@ use base::disk::Disk;
 use base::{LogIndex, NodeId, Term};
 use bytes::Bytes;
 
-use crate::frames::{self, Frame, FrameFile, Frames, Kind, read_u32, read_u64};
+use crate::frames::{self, Frame, FrameFile, Frames, Kind, SyncDone, SyncJob, read_u32, read_u64};
 use crate::{Entry, HardState, Initial, JournalError, Members, Payload, Snapshot, Storage, StorageError};
 
 const KIND: Kind = Kind { magic: *b"SWjournl", suffix: ".journal" };
@@ -108,6 +108,17 @@ impl Journal {
     /// Makes everything appended durable.
     pub fn sync(&mut self) -> Result<(), JournalError> {
         self.file.sync()
+    }
+
+    /// As `sync`, to be run on another thread while the journal goes on; `None` if everything is durable. One at a
+    /// time: the next one after [`Journal::synced`].
+    pub fn sync_job(&mut self) -> Result<Option<SyncJob>, JournalError> {
+        self.file.sync_job()
+    }
+
+    /// What was appended before the job was taken is durable, unless this says otherwise.
+    pub fn synced(&mut self, done: SyncDone) -> Result<(), JournalError> {
+        self.file.synced(done)
     }
 
     /// Replaces the entries up to `index` by the state after them. Everything appended becomes durable with

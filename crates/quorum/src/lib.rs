@@ -49,6 +49,7 @@ mod storage;
 mod types;
 
 pub use error::{DecodeError, JournalError, MembershipError, ProposeError, QuorumError, StorageError, TransferError};
+pub use frames::{SyncDone, SyncJob};
 pub use group::{Group, GroupConfig, Read};
 pub use hard_state::{GroupKey, HardStates};
 pub use journal::{Journal, Recovered};

@@ -1,6 +1,7 @@
 //! Our own measures, through the server's ports. A figure without its peer in the same run means nothing:
 //! `--compare` runs the peers of bench/compare on the same data.
 
+mod idle;
 mod ingest;
 pub mod load;
 mod produce;
@@ -12,7 +13,7 @@ use crate::{Common, Failure};
 
 #[derive(Args)]
 pub struct Options {
-    /// produce, ingest, query or all
+    /// produce, ingest, query or all; idle: partitions that nobody writes to
     pub name: String,
     /// Seconds of load per measurement
     #[arg(long, default_value_t = 20)]
@@ -23,6 +24,12 @@ pub struct Options {
     /// Events a second of the ingest bench's steady part
     #[arg(long, default_value_t = 50_000)]
     pub rate: u64,
+    /// Partitions of the idle bench
+    #[arg(long, default_value_t = 1_000)]
+    pub partitions: u32,
+    /// Nodes of the idle bench
+    #[arg(long, default_value_t = 3)]
+    pub nodes: u32,
     /// The peers on the same data
     #[arg(long)]
     pub compare: bool,
@@ -33,6 +40,7 @@ pub struct Options {
 
 pub fn run(common: &Common, options: &Options) -> Result<(), Failure> {
     match options.name.as_str() {
+        "idle" => idle::run(common, options),
         "produce" => produce::run(common, options),
         "ingest" => ingest::run(common, options),
         "query" => query::run(common, options),
@@ -41,6 +49,6 @@ pub fn run(common: &Common, options: &Options) -> Result<(), Failure> {
             ingest::run(common, options)?;
             query::run(common, options)
         }
-        other => Err(format!("there is no bench {other}; there are produce, ingest, query and all")),
+        other => Err(format!("there is no bench {other}; there are produce, ingest, query, idle and all")),
     }
 }

@@ -85,6 +85,12 @@ impl Node {
         self.folder.join("server.log")
     }
 
+    /// While it runs.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(std::process::Child::id)
+    }
+
     /// True if the process runs and is not paused.
     #[must_use]
     pub const fn is_running(&self) -> bool {

@@ -37,7 +37,7 @@ impl Partition {
         self.flushing.is_none() && self.stopped.is_none() && (self.cutting.is_some() || self.has_work())
     }
 
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         !self.storage().dirty.is_empty()
             || !self.unpersisted.is_empty()
             || self.hard_dirty

@@ -1,7 +1,8 @@
 //! Who leads which partition, so that any node answers Metadata for all of them.
 //!
 //! Of its own replicas a node knows it first hand. Of the others it hears: every node tells its peers what it
-//! leads, when that changes and every second. What was not repeated for a while counts no longer. With it goes which
+//! leads, when that changes and every second; while nothing changes it says only which list still holds, so that ten
+//! thousand partitions cost nothing. What was not repeated for a while counts no longer. With it goes which
 //! replicas do not keep up, for those partitions where there are any.
 //!
 //! Who should lead: the first of a partition's replicas. A node that leads in its place hands over when that one has
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use base::checksum::crc32c;
 use base::{NodeId, PartitionIndex, Term, Tick, TopicId, TopicPartition};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::sync::watch;
@@ -40,7 +42,12 @@ const MOVED_MAX: usize = 32;
 /// Longest wait for others to take over when this node ends.
 const HAND_OVER: Duration = Duration::from_millis(1_500);
 const ENTRY_BYTES: usize = 28;
+/// A list.
 const VERSION: u8 = 1;
+/// Nine bytes: the list of that digest still holds.
+const UNCHANGED: u8 = 2;
+/// The answer to a digest that fits no list heard before. One who does not know of digests refuses: the same.
+const UNKNOWN: &[u8] = &[1];
 
 /// See the module.
 pub struct Leaders {
@@ -51,6 +58,8 @@ pub struct Leaders {
 
 struct Heard<T> {
     at: Tick,
+    /// Of the list as it came.
+    digest: [u8; 8],
     led: BTreeMap<TopicPartition, T>,
 }
 
@@ -132,15 +141,23 @@ impl Leaders {
 
     fn hear_behind(&self, from: NodeId, body: Bytes) -> Result<Bytes, String> {
         let led = decode_behind(body).ok_or("a list of replicas that are behind that makes no sense")?;
-        let heard = Heard { at: time::now(), led };
+        let heard = Heard { at: time::now(), digest: [0; 8], led };
         self.heard_behind.write().unwrap_or_else(PoisonError::into_inner).insert(from, heard);
         Ok(Bytes::new())
     }
 
     fn hear(&self, from: NodeId, body: Bytes) -> Result<Bytes, String> {
+        let mut all = self.heard.write().unwrap_or_else(PoisonError::into_inner);
+        if let [UNCHANGED, digest @ ..] = &body[..] {
+            let Some(heard) = all.get_mut(&from).filter(|heard| heard.digest == digest) else {
+                return Ok(Bytes::from_static(UNKNOWN));
+            };
+            heard.at = time::now();
+            return Ok(Bytes::new());
+        }
+        let digest = digest(&body);
         let led = decode(body).ok_or("a list of leaders that makes no sense")?;
-        let heard = Heard { at: time::now(), led };
-        self.heard.write().unwrap_or_else(PoisonError::into_inner).insert(from, heard);
+        all.insert(from, Heard { at: time::now(), digest, led });
         Ok(Bytes::new())
     }
 }
@@ -171,9 +188,14 @@ async fn balance(node: NodeId, logs: LogsHandle, meta: MetaHandle, links: watch:
 
 async fn tell(logs: LogsHandle, peers: PeersHandle, mut links: watch::Receiver<BTreeMap<NodeId, bool>>) {
     let mut changes = logs.leadership_changes();
-    let mut were_behind = false;
+    changes.mark_changed();
+    let (mut list, mut were_behind) = (Bytes::new(), false);
     loop {
-        let body = encode(&logs.led());
+        let is_new = changes.has_changed().unwrap_or(false);
+        if is_new {
+            changes.mark_unchanged();
+            list = encode(&logs.led());
+        }
         let behind = logs.all_behind();
         // That there are none any more is said once; whoever did not hear it forgets the others in time.
         let says_behind = !behind.is_empty() || were_behind;
@@ -182,20 +204,18 @@ async fn tell(logs: LogsHandle, peers: PeersHandle, mut links: watch::Receiver<B
         let up: Vec<NodeId> =
             links.borrow_and_update().iter().filter(|(_, is_up)| **is_up).map(|(node, _)| *node).collect();
         for node in up {
-            let (peers, body, behind) = (peers.clone(), body.clone(), behind.clone());
+            let (peers, list, behind) = (peers.clone(), list.clone(), behind.clone());
             tokio::spawn(async move {
                 if says_behind && let Err(error) = peers.call(node, calls::BEHIND, behind, TELL).await {
                     tracing::debug!(%node, %error, "who is behind was not heard");
                 }
-                if let Err(error) = peers.call(node, calls::LEADERS, body, TELL).await {
-                    tracing::debug!(%node, %error, "who leads what was not heard");
-                }
+                tell_one(&peers, node, list, is_new).await;
             });
         }
         tokio::time::sleep(GATHER).await;
         let changed = async {
             tokio::select! {
-                changed = changes.changed() => changed.is_ok(),
+                changed = changes.changed() => { changes.mark_changed(); changed.is_ok() },
                 changed = links.changed() => changed.is_ok(),
             }
         };
@@ -203,6 +223,28 @@ async fn tell(logs: LogsHandle, peers: PeersHandle, mut links: watch::Receiver<B
             return;
         }
     }
+}
+
+/// Says the list, or only that it still holds if the other one knows it.
+async fn tell_one(peers: &PeersHandle, node: NodeId, list: Bytes, is_new: bool) {
+    if !is_new {
+        let mut body = BytesMut::with_capacity(9);
+        body.put_u8(UNCHANGED);
+        body.put_slice(&digest(&list));
+        let answer = peers.call(node, calls::LEADERS, body.freeze(), TELL).await;
+        if answer.is_ok_and(|answer| answer != UNKNOWN) {
+            return;
+        }
+    }
+    if let Err(error) = peers.call(node, calls::LEADERS, list, TELL).await {
+        tracing::debug!(%node, %error, "who leads what was not heard");
+    }
+}
+
+/// Tells lists of one node apart.
+fn digest(list: &[u8]) -> [u8; 8] {
+    let (crc, len) = (crc32c(list), u32::try_from(list.len()).unwrap_or(u32::MAX));
+    ((u64::from(len) << 32) | u64::from(crc)).to_be_bytes()
 }
 
 /// One byte of version; then of each partition its topic, its number and the term, big-endian.

@@ -14,8 +14,10 @@ use super::{Findings, Node, time};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
-/// All partitions are looked at when a leadership has changed, and every so many looks.
-const LOOKS_PER_ROUND: u32 = 10;
+/// All partitions are looked at when a leadership or a node came or went, while one has no leader, and every so many looks.
+const LOOKS_PER_ROUND: u32 = 100;
+/// .. and this many looks after a node came or went: what it had told is forgotten then.
+const NEWS_LOOKS: u32 = 40;
 /// What lasts shorter than this is a hand-over or a reconnection, not news.
 const NEWS_MS: u64 = 200;
 /// Partitions named in a finding.
@@ -37,9 +39,13 @@ pub fn start(node: &Arc<Node>) {
         let mut round: u32 = 0;
         while let Some(node) = watched.upgrade() {
             let changes = *node.logs().leadership_changes().borrow();
-            let all = round.is_multiple_of(LOOKS_PER_ROUND) || watch.changes != changes || watch.no_leader.is_some();
-            (watch.changes, round) = (changes, round.wrapping_add(1));
-            watch.look(&node, all);
+            let is_news = watch.changes != changes || watch.no_leader.is_some();
+            watch.changes = changes;
+            if watch.look(&node, is_news || round.is_multiple_of(LOOKS_PER_ROUND)) {
+                // What its silence does to who leads is known a little later.
+                round = LOOKS_PER_ROUND - NEWS_LOOKS;
+            }
+            round = round.wrapping_add(1);
             drop(node);
             tokio::time::sleep(LOOK).await;
         }
@@ -74,14 +80,17 @@ impl Since {
 }
 
 impl Watch {
-    fn look(&mut self, node: &Node, all: bool) {
+    /// True if a node came or went.
+    fn look(&mut self, node: &Node, all: bool) -> bool {
         let (state, findings) = (node.state(), node.all_findings());
+        let down = self.down.len();
         self.nodes(node, &state, findings);
         self.links(node, &state, findings);
         self.master(node, findings);
         if all {
             self.partitions(node, &state, findings);
         }
+        down != self.down.len()
     }
 
     fn nodes(&mut self, node: &Node, state: &State, findings: &Findings) {

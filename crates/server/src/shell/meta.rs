@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! MetaHandle --Command--> owner thread: propose -> journal -> fsync -> committed -> State::apply -> answer
+//!     |                                                 (a thread of its own: see below)
 //!     |                       ^  |                                                       |
 //!     | not the leader        |  +--- messages ---> peers                watch: Arc<State> for everyone
 //!     +-- call: offer --> the leader's owner: proposed at (term, index)
 //!     +-- await (term, index) here: answered when this node has applied it
 //! ```
 //!
+//! Syncing is another thread's, so that a slow disk makes changes slow and takes no leadership: heartbeats go on.
 //! Proposals that arrive while one fsync is under way share the next one. Each is answered when its command
 //! has been committed and applied **here**, and the state that shows it is published before that: whoever
 //! asked reads its own writes, also on a node that does not lead. The leader only says where it put the
@@ -25,7 +27,7 @@ use base::disk::Disk;
 use base::{LogIndex, NodeId, Term, Tick};
 use bytes::Bytes;
 use control::{Applied, Command, Refused, State};
-use quorum::{Journal, JournalError, ProposeError, QuorumError};
+use quorum::{Journal, JournalError, ProposeError, QuorumError, SyncDone};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::outbox::Outbox;
@@ -146,6 +148,8 @@ enum Input {
     Link(NodeId, bool),
     Transfer(NodeId),
     Status(oneshot::Sender<quorum::GroupStatus>),
+    /// The journal up to that ready was synced, or not.
+    Synced(u64, SyncDone),
     Close(oneshot::Sender<()>),
 }
 
@@ -189,7 +193,7 @@ pub struct Start {
 /// Group 0 as the rest of the server sees it.
 #[derive(Clone)]
 pub struct MetaHandle {
-    inputs: mpsc::Sender<Input>,
+    inputs: Arc<mpsc::Sender<Input>>,
     state: watch::Receiver<Arc<State>>,
     master: watch::Receiver<Arc<MasterStatus>>,
     places: Arc<Semaphore>,

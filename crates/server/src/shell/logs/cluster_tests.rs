@@ -13,7 +13,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::node::time;
+use crate::shell::outbox::BEATS;
 use crate::shell::peers::{GroupFrame, Lane};
+
+mod sleeping;
 
 const CAPACITY_BYTES: u64 = 256 << 20;
 const VOTERS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
@@ -24,6 +27,10 @@ struct Mesh {
     nodes: Mutex<BTreeMap<NodeId, LogsHandle>>,
     /// Sends of the first to the second vanish.
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
+    /// A node whose lock is held stands still as soon as it speaks.
+    paused: [Mutex<()>; 3],
+    /// Frames sent, by whether they were beats.
+    sent: Mutex<BTreeMap<bool, u64>>,
 }
 
 struct End {
@@ -33,6 +40,8 @@ struct End {
 
 impl Outbox for End {
     fn send(&self, to: NodeId, lane: Lane, group: GroupKey, message: Bytes) -> bool {
+        drop(self.mesh.paused[usize::try_from(self.node.0 - 1).unwrap()].lock().unwrap());
+        *self.mesh.sent.lock().unwrap().entry(group == BEATS).or_default() += 1;
         if self.mesh.cut.lock().unwrap().contains(&(self.node, to)) {
             return true;
         }

@@ -233,8 +233,8 @@ impl LogsHandle {
     /// The partitions that this node leads and of which replicas are behind, with these.
     pub fn all_behind(&self) -> Vec<(TopicPartition, Behind)> {
         let partitions = self.open.partitions.read().unwrap_or_else(PoisonError::into_inner);
-        let all = partitions.iter().map(|(id, shared)| (*id, Behind::clone(&shared.behind.borrow())));
-        all.filter(|(_, behind)| !behind.is_empty()).collect()
+        let some_are_behind = partitions.iter().filter(|(_, shared)| !shared.behind.borrow().is_empty());
+        some_are_behind.map(|(id, shared)| (*id, Behind::clone(&shared.behind.borrow()))).collect()
     }
 
     /// Free space of the log's disk, as seen a moment ago.

@@ -11,7 +11,8 @@ use base::{LogIndex, NodeId, Term, Tick, TopicPartition};
 use quorum::GroupStatus;
 
 use super::owner::{Owner, partition_dir};
-use crate::node::findings::{Finding, Severity};
+use super::slot::Slot;
+use crate::node::findings::{Finding, Findings, Severity};
 use crate::node::time;
 
 /// A copy that lacks what the leader had so long ago is behind.
@@ -74,6 +75,45 @@ pub(super) struct Looked {
     all: Tick,
 }
 
+/// One look.
+struct Looker<'a> {
+    node: NodeId,
+    connected: &'a BTreeSet<NodeId>,
+    findings: &'a Findings,
+    now: Tick,
+    all: bool,
+}
+
+impl Looker<'_> {
+    fn look(&self, id: TopicPartition, slot: &mut Slot) {
+        if let Some(since) = slot.damaged
+            && self.now.since(since) >= TOLD_MS_MIN
+            && !slot.partition.status().damaged
+        {
+            slot.damaged = None;
+            self.findings.clear(DAMAGED, &partition_dir(id));
+        }
+        let is_whole = slot.behind.borrow().is_empty();
+        let leadership = *slot.leadership.borrow();
+        if !leadership.is_mine || slot.is_sole(self.node) {
+            if !is_whole {
+                slot.behind.send_replace(Behind::default());
+            }
+        } else if self.all || !is_whole || slot.in_sync.term != leadership.term {
+            let mut status = slot.partition.group_status();
+            status.peers.retain(|peer| peer.node != self.node);
+            let behind = slot.in_sync.look(&status, self.connected, self.now);
+            slot.behind.send_if_modified(|before| {
+                let changed = before[..] != behind[..];
+                if changed {
+                    *before = behind.into();
+                }
+                changed
+            });
+        }
+    }
+}
+
 impl Owner {
     /// Looks who keeps up, and whether what was damaged has been repaired.
     pub(super) fn look_at_copies(&mut self, now: Tick) {
@@ -85,32 +125,14 @@ impl Owner {
         if all {
             self.looked.all = now;
         }
-        let node = self.config.node;
-        for (id, slot) in &mut self.partitions {
-            if let Some(since) = slot.damaged
-                && now.since(since) >= TOLD_MS_MIN
-                && !slot.partition.status().damaged
-            {
-                slot.damaged = None;
-                self.findings.clear(DAMAGED, &partition_dir(*id));
-            }
-            let is_whole = slot.behind.borrow().is_empty();
-            let leadership = *slot.leadership.borrow();
-            if !leadership.is_mine || slot.is_sole(node) {
-                if !is_whole {
-                    slot.behind.send_replace(Behind::default());
-                }
-            } else if all || !is_whole || slot.in_sync.term != leadership.term {
-                let mut status = slot.partition.group_status();
-                status.peers.retain(|peer| peer.node != node);
-                let behind = slot.in_sync.look(&status, &self.connected, now);
-                slot.behind.send_if_modified(|before| {
-                    let changed = before[..] != behind[..];
-                    if changed {
-                        *before = behind.into();
-                    }
-                    changed
-                });
+        let looker = Looker { node: self.config.node, connected: &self.connected, findings: &self.findings, now, all };
+        if all {
+            return self.partitions.iter_mut().for_each(|(id, slot)| looker.look(*id, slot));
+        }
+        // In a group that sleeps nothing has changed.
+        for id in &self.sleepers.awake {
+            if let Some(slot) = self.partitions.get_mut(id) {
+                looker.look(*id, slot);
             }
         }
     }

@@ -31,6 +31,7 @@ mod owner;
 mod reads;
 mod replicas;
 mod rounds;
+mod sleep;
 mod slot;
 #[cfg(test)]
 mod tests;

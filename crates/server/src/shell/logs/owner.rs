@@ -16,6 +16,7 @@ use super::handle::{LogsHandle, Open, Urgent};
 use super::insync::Looked;
 use super::reads::Reads;
 use super::rounds::Round;
+use super::sleep::Sleepers;
 use super::slot::{Slot, want};
 use super::trouble::broken_finding;
 use super::waiters::{Until, answer};
@@ -63,6 +64,7 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         outbox: start.outbox,
         connected: BTreeSet::new(),
         partitions: BTreeMap::new(),
+        sleepers: Sleepers::new(),
         touched: Vec::new(),
         waited_on: BTreeSet::new(),
         leadership_changed: false,
@@ -113,6 +115,7 @@ pub(super) struct Owner {
     /// Nodes that a link to is up.
     pub(super) connected: BTreeSet<NodeId>,
     pub(super) partitions: BTreeMap<TopicPartition, Slot>,
+    pub(super) sleepers: Sleepers,
     /// Partitions to be looked after at the end of this round, each once.
     pub(super) touched: Vec<TopicPartition>,
     /// Partitions that somebody may wait on.
@@ -227,6 +230,7 @@ impl Owner {
                 }
             }
             Command::DeleteBefore { partition, before, reply } => {
+                self.awaken(partition);
                 let Some(slot) = self.partitions.get_mut(&partition) else {
                     return answer(reply, Err(self.missing(partition)));
                 };
@@ -239,6 +243,7 @@ impl Owner {
             Command::Read(partition, done) => self.read(partition, done),
             Command::Link(node, is_connected) => self.link(node, is_connected),
             Command::Transfer(partition, to) => {
+                self.awaken(partition);
                 if let Some(slot) = self.partitions.get_mut(&partition) {
                     if let Err(error) = slot.partition.transfer_leadership(to) {
                         tracing::debug!(%partition, %to, %error, "leadership stays here");
@@ -329,6 +334,7 @@ impl Owner {
         if deadline <= now {
             return answer(reply, Err(LogsError::Timeout));
         }
+        self.awaken(partition);
         let Some(slot) = self.partitions.get_mut(&partition) else {
             return answer(reply, Err(self.missing(partition)));
         };
@@ -423,6 +429,7 @@ impl Owner {
     fn delete(&mut self, partition: TopicPartition, reply: Reply<()>) {
         self.open.partitions.write().unwrap_or_else(PoisonError::into_inner).remove(&partition);
         self.broken.remove(&partition);
+        self.sleepers.forget(partition);
         let slot = self.partitions.remove(&partition);
         let flushing = slot.as_ref().is_some_and(|slot| slot.flushing);
         if let Some(mut slot) = slot {
@@ -465,16 +472,16 @@ impl Owner {
             self.checked_retention = now;
             let wall = time::wall();
             for (id, slot) in &mut self.partitions {
-                if slot.is_sole(self.config.node) {
-                    slot.partition.tick(now, wall);
-                }
+                slot.partition.chores(now, wall);
                 let trimmed = slot.partition.trim(now, wall);
                 if trimmed.files > 0 {
                     tracing::info!(partition = %id, files = trimmed.files, bytes = trimmed.bytes, start = %trimmed.start, "retention");
                 }
-                slot.dirty = true;
+                if slot.partition.needs_flush() {
+                    slot.dirty = true;
+                    self.dirty_since.get_or_insert(now);
+                }
             }
-            self.dirty_since.get_or_insert(now);
         }
     }
 

@@ -74,6 +74,7 @@ impl Owner {
 
     pub(super) fn read(&mut self, id: TopicPartition, done: ReadDone) {
         self.reads.under_way = self.reads.under_way.saturating_sub(1);
+        self.awaken(id);
         let Some(slot) = self.partitions.get_mut(&id) else { return };
         slot.partition.read_done(time::now(), done);
         self.touch(id);

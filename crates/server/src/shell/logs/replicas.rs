@@ -9,7 +9,7 @@ use super::owner::Owner;
 use super::slot::want;
 use super::{HEAR_MS, HEARS_MAX, Leadership, LogsError};
 use crate::node::time;
-use crate::shell::outbox::post;
+use crate::shell::outbox::{BEATS, post};
 use crate::shell::peers::GroupFrame;
 
 /// A replica as its owner sees it.
@@ -23,13 +23,15 @@ pub struct ReplicaStatus {
     pub committed: Offset,
     pub end: Offset,
     pub has_lease: bool,
+    /// Nothing to do: it is not ticked, and a beat stands for its heartbeats.
+    pub is_asleep: bool,
     pub replica: log::PartitionStatus,
     /// How far the others are, known to the leader.
     pub group: quorum::GroupStatus,
 }
 
 /// The partition whose group this is.
-fn partition_of(key: GroupKey) -> TopicPartition {
+pub(super) fn partition_of(key: GroupKey) -> TopicPartition {
     let [id @ .., a, b, c, d] = key.0;
     TopicPartition { topic: TopicId(Uuid::from_bytes(id)), partition: PartitionIndex(i32::from_be_bytes([a, b, c, d])) }
 }
@@ -39,14 +41,24 @@ impl Owner {
         if self.stopped.is_some() {
             return;
         }
+        if frame.group == BEATS {
+            return self.hear_beat(frame);
+        }
         let id = partition_of(frame.group);
         // Not open yet, or deleted: the sender finds out or asks again.
-        let Some(slot) = self.partitions.get_mut(&id) else { return };
+        if !self.partitions.contains_key(&id) {
+            return;
+        }
         let message = match Message::decode(frame.message) {
             Ok(message) if message.from() == frame.from => message,
             Ok(_) => return tracing::warn!(from = %frame.from, "log: a message in another node's name was dropped"),
             Err(error) => return tracing::warn!(from = %frame.from, %error, "log: a message was dropped"),
         };
+        if self.sleepers.passes_over(frame.group, &message) {
+            return;
+        }
+        self.awaken(id);
+        let Some(slot) = self.partitions.get_mut(&id) else { return };
         match slot.partition.step(time::now(), message) {
             Ok(()) => {}
             Err(StepError::Stopped(stopped)) => return self.partition_stopped(id, &stopped),
@@ -61,29 +73,34 @@ impl Owner {
             return;
         }
         let now = time::now();
-        let mut touched = Vec::new();
-        for (id, slot) in self.partitions.iter_mut().filter(|(_, slot)| slot.voters().contains(&node)) {
+        let concerned = self.partitions.iter().filter(|(_, slot)| slot.voters().contains(&node));
+        let concerned: Vec<(TopicPartition, bool)> =
+            concerned.map(|(id, slot)| (*id, slot.partition.leader() == Some(node))).collect();
+        for (id, has_lost_leader) in concerned {
+            // A leader that sleeps has nothing to send, and others to answer it.
+            if !has_lost_leader && self.sleepers.is_asleep(id) {
+                continue;
+            }
+            self.awaken(id);
+            let Some(slot) = self.partitions.get_mut(&id) else { continue };
             slot.partition.report_unreachable(node);
-            if slot.partition.leader() == Some(node) {
+            if has_lost_leader {
                 slot.partition.hint_leader_gone(now);
             }
-            touched.push(*id);
+            self.touch(id);
         }
-        touched.into_iter().for_each(|id| self.touch(id));
     }
 
-    /// A tick of every group that has one.
+    /// A tick of every group that is awake.
     pub(super) fn tick_groups(&mut self) {
         let now = time::now();
         if !self.ticker.is_due(now) || self.stopped.is_some() {
             return;
         }
         let wall = time::wall();
-        let mut touched = std::mem::take(&mut self.touched);
-        for (id, slot) in &mut self.partitions {
-            if slot.is_sole(self.config.node) {
-                continue;
-            }
+        self.tick_sleepers(now);
+        for id in &self.sleepers.awake {
+            let Some(slot) = self.partitions.get_mut(id) else { continue };
             slot.partition.tick(now, wall);
             if slot.eager > 0 {
                 slot.eager -= 1;
@@ -96,10 +113,10 @@ impl Owner {
             slot.release_leased(now);
             if !slot.touched {
                 slot.touched = true;
-                touched.push(*id);
+                self.touched.push(*id);
             }
         }
-        self.touched = touched;
+        self.beat(now);
     }
 
     pub(super) fn touch(&mut self, id: TopicPartition) {
@@ -129,6 +146,9 @@ impl Owner {
     fn serve(&mut self, id: TopicPartition) {
         let Some(slot) = self.partitions.get_mut(&id) else { return };
         slot.touched = false;
+        if !slot.is_sole(self.config.node) && !self.sleepers.is_asleep(id) {
+            self.sleepers.awake.insert(id);
+        }
         for message in slot.partition.take_messages() {
             if !post(&*self.outbox, log::group_key(id), &message) {
                 slot.partition.report_unreachable(message.to());
@@ -184,13 +204,15 @@ impl Owner {
         learners: &[NodeId],
     ) -> Result<(), LogsError> {
         let missing = self.missing(id);
+        self.awaken(id);
         let slot = self.partitions.get_mut(&id).ok_or(missing)?;
         let proposed = slot.partition.propose_membership(voters, learners);
         self.touch(id);
         proposed.map_err(|error| LogsError::Members { partition: id, reason: error.to_string() })
     }
 
-    pub(super) fn status(&self, id: TopicPartition) -> Result<ReplicaStatus, LogsError> {
+    pub(super) fn status(&mut self, id: TopicPartition) -> Result<ReplicaStatus, LogsError> {
+        self.credit(id);
         let slot = self.partitions.get(&id).ok_or_else(|| self.missing(id))?;
         let Leadership { leader, term, .. } = slot.lead(self.config.node);
         Ok(ReplicaStatus {
@@ -202,6 +224,7 @@ impl Owner {
             committed: slot.partition.committed(),
             end: slot.partition.end(),
             has_lease: slot.partition.lease_valid(time::now()),
+            is_asleep: self.sleepers.is_asleep(id),
             replica: slot.partition.status(),
             group: slot.partition.group_status(),
         })

@@ -23,6 +23,8 @@ impl Owner {
                 action: "check the disk (dmesg, smartctl); then restart the node".into(),
             },
         );
+        // Whoever takes no write stands for nothing, and has to be replaced.
+        self.awaken(id);
         if let Some(slot) = self.partitions.get_mut(&id) {
             slot.waiters.fail(&LogsError::Append(AppendError::Stopped(stopped.clone())));
         }
@@ -43,6 +45,7 @@ impl Owner {
                 action: "check the disk (dmesg, smartctl); replace it if it is bad; then restart the node".into(),
             },
         );
+        self.fall_silent();
         let error = LogsError::Append(AppendError::Stopped(stopped.clone()));
         self.partitions.values_mut().for_each(|slot| slot.waiters.fail(&error));
         // The other replicas find out by this one's silence; whoever asks here is sent to them.

@@ -1,8 +1,8 @@
 //! The owner thread's loop.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base::disk::DiskError;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use control::{Applied, Command, Refused, State};
 use quorum::{
     Entry, Group, GroupConfig, Journal, JournalError, Message, Payload, ProposeError, QuorumError, Ready, Role,
-    Snapshot, Storage,
+    Snapshot, Storage, SyncDone, SyncJob,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -55,6 +55,7 @@ pub fn start(start: Start) -> Result<MetaHandle, MetaOpenError> {
     let status = MasterStatus { leaderless_since: Some(now), ..MasterStatus::default() };
     let (master, master_signal) = watch::channel(Arc::new(status));
     let (inputs, inbox) = mpsc::channel();
+    let (syncs, sync_inbox) = mpsc::channel();
     let mut owner = Owner {
         node: start.node,
         group,
@@ -70,6 +71,11 @@ pub fn start(start: Start) -> Result<MetaHandle, MetaOpenError> {
         answers: Vec::new(),
         stalled: None,
         stopped: None,
+        unpersisted: VecDeque::new(),
+        written: 0,
+        durable: 0,
+        syncs,
+        is_syncing: false,
         unreachable: Vec::new(),
         snapshot_at,
         snapshot_bytes,
@@ -77,7 +83,11 @@ pub fn start(start: Start) -> Result<MetaHandle, MetaOpenError> {
         ticker: Ticker::new(tick_ms, now),
         swept: now,
     };
+    let inputs = Arc::new(inputs);
+    let done = Arc::downgrade(&inputs);
+    spawn_owner("control-flush", move || sync_loop(&sync_inbox, &done))?;
     owner.turn();
+    owner.settle(&inbox);
     if owner.stalled.is_some() {
         return Err(MetaError::DiskFull.into());
     }
@@ -87,6 +97,23 @@ pub fn start(start: Start) -> Result<MetaHandle, MetaOpenError> {
     spawn_owner("control", move || owner.run(&inbox))?;
     let places = Arc::new(Semaphore::new(PROPOSALS_MAX));
     Ok(MetaHandle { inputs, state: signal, master: master_signal, places, peers: start.peers })
+}
+
+/// Makes the journal durable while its owner hears and speaks: a slow disk makes changes slow, and leaders keep their
+/// leaderships.
+fn sync_loop(jobs: &mpsc::Receiver<(u64, SyncJob)>, done: &Weak<mpsc::Sender<Input>>) {
+    while let Ok((written, job)) = jobs.recv() {
+        let synced = Input::Synced(written, job.run());
+        let Some(Ok(())) = done.upgrade().map(|owner| owner.send(synced)) else { return };
+    }
+}
+
+/// A ready that was written.
+struct Unpersisted {
+    number: u64,
+    must_sync: bool,
+    /// To be sent once it is durable.
+    messages: Vec<Message>,
 }
 
 struct Owner {
@@ -111,6 +138,14 @@ struct Owner {
     /// What there was no room to write. The group stands still until there is.
     stalled: Option<Ready>,
     stopped: Option<String>,
+    /// Readies not known to be durable, oldest first.
+    unpersisted: VecDeque<Unpersisted>,
+    /// The last ready that was written, and the last that is durable.
+    written: u64,
+    durable: u64,
+    /// To the thread that syncs, one job at a time: what is written meanwhile shares the next one.
+    syncs: mpsc::Sender<(u64, SyncJob)>,
+    is_syncing: bool,
     /// Nodes to which a message could not be sent; the group is told between two readies.
     unreachable: Vec<NodeId>,
     /// Where the last snapshot was taken, or tried.
@@ -136,6 +171,7 @@ impl Owner {
             while let Some(input) = next {
                 if let Input::Close(done) = input {
                     self.turn();
+                    self.settle(inbox);
                     let _nobody_waits = done.send(());
                     return;
                 }
@@ -167,6 +203,7 @@ impl Owner {
             Input::Link(node, is_connected) => self.link(node, is_connected),
             Input::Transfer(node) => self.transfer(node),
             Input::Status(reply) => drop(reply.send(self.group.status())),
+            Input::Synced(written, done) => self.synced(written, done),
             Input::Close(_) => unreachable!("the loop takes it"),
         }
     }
@@ -257,8 +294,23 @@ impl Owner {
         }
     }
 
-    /// Sends, writes, syncs, applies, publishes and answers until the group has nothing more to do.
+    /// Sends, writes, applies, publishes and answers until the group has nothing more to do, or waits for the disk.
     fn turn(&mut self) {
+        self.obey();
+        while let Some(job) = self.next_sync() {
+            if let Some(job) = job {
+                self.is_syncing = self.syncs.send((self.written, job)).is_ok();
+                break;
+            }
+            // A new file that has all of it was made meanwhile.
+            self.durable = self.written;
+            self.persist();
+            self.obey();
+        }
+        self.publish_master();
+    }
+
+    fn obey(&mut self) {
         while self.stopped.is_none() {
             let Some(mut ready) = self.stalled.take().or_else(|| self.group.ready()) else { break };
             self.post(std::mem::take(&mut ready.messages));
@@ -267,13 +319,13 @@ impl Owner {
             {
                 return self.stop(&format!("the active master's snapshot: {error}"));
             }
-            if let Err(error) = self.persist(&mut ready) {
+            if let Err(error) = self.write(&mut ready) {
                 match error {
                     JournalError::Disk(DiskError::Full { path }) => return self.stall(ready, &path),
                     error => return self.stop(&error.to_string()),
                 }
             }
-            self.post(std::mem::take(&mut ready.messages_after_persist));
+            self.persist();
             self.report_unreachable();
             self.apply(&ready.committed);
         }
@@ -281,7 +333,62 @@ impl Owner {
             return self.stop(&fault.to_string());
         }
         self.snapshot();
-        self.publish_master();
+    }
+
+    /// What the thread that syncs is to do, if it is free and something waits for it; within, none if all is durable.
+    fn next_sync(&mut self) -> Option<Option<SyncJob>> {
+        let waits = self.unpersisted.iter().any(|ready| ready.must_sync && ready.number > self.durable);
+        if self.is_syncing || self.stopped.is_some() || !waits {
+            return None;
+        }
+        match self.group.storage_mut().sync_job() {
+            Ok(job) => Some(job),
+            Err(error) => {
+                self.stop(&error.to_string());
+                None
+            }
+        }
+    }
+
+    fn synced(&mut self, written: u64, done: SyncDone) {
+        self.is_syncing = false;
+        if self.stopped.is_some() {
+            return;
+        }
+        if let Err(error) = self.group.storage_mut().synced(done) {
+            return self.stop(&error.to_string());
+        }
+        self.durable = self.durable.max(written);
+        self.persist();
+        self.turn();
+    }
+
+    /// Waits for the disk: at the start and at the end.
+    fn settle(&mut self, inbox: &mpsc::Receiver<Input>) {
+        while self.is_syncing {
+            match inbox.recv() {
+                Ok(Input::Synced(written, done)) => self.synced(written, done),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Tells the group what is durable, and says what was to be said only then.
+    fn persist(&mut self) {
+        if self.stalled.is_some() {
+            return;
+        }
+        let durable = self.durable;
+        let is_durable = |front: &mut Unpersisted| !front.must_sync || front.number <= durable;
+        let mut last = None;
+        while let Some(ready) = self.unpersisted.pop_front_if(is_durable) {
+            last = Some(ready.number);
+            self.post(ready.messages);
+        }
+        if let Some(last) = last {
+            self.group.persisted(last);
+        }
     }
 
     fn post(&mut self, messages: Vec<Message>) {
@@ -299,18 +406,21 @@ impl Owner {
         }
     }
 
-    fn persist(&mut self, ready: &mut Ready) -> Result<(), JournalError> {
+    fn write(&mut self, ready: &mut Ready) -> Result<(), JournalError> {
         if let Some(snapshot) = &ready.snapshot {
             self.group.storage_mut().install(snapshot.clone())?;
         }
         self.group.storage_mut().append(&ready.entries, ready.hard_state.as_ref())?;
         self.findings.clear("control-full", "control");
         self.group.written(ready.number);
-        if ready.must_sync {
-            self.group.storage_mut().sync()?;
-        }
-        self.group.persisted(ready.number);
+        self.written = ready.number;
+        let messages = std::mem::take(&mut ready.messages_after_persist);
+        self.unpersisted.push_back(Unpersisted { number: ready.number, must_sync: ready.must_sync, messages });
         if let Some(snapshot) = ready.snapshot.take() {
+            // Rare, and the state it brings must not be told before it is durable.
+            self.group.storage_mut().sync()?;
+            self.durable = self.written;
+            self.persist();
             self.group.applied(snapshot.index);
             (self.snapshot_at, self.snapshot_bytes) = (snapshot.index, self.group.storage().len_bytes());
             self.publish();

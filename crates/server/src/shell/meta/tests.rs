@@ -206,3 +206,31 @@ async fn a_command_of_a_newer_release_is_not_skipped() {
     let expected = format!("the metadata: metadata cannot be changed: the command at index {next} is unknown: ");
     assert!(refused.starts_with(&expected), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_disk_makes_changes_slow_and_the_thread_goes_on_hearing() {
+    let disk = SlowDisk::new(mem_disk());
+    let (meta, _) = open(disk.clone());
+    meta.propose(topic(0)).await.unwrap();
+    disk.close_gate();
+    let waits: Vec<_> = (1..20)
+        .map(|number| {
+            let meta = meta.clone();
+            tokio::spawn(async move { meta.propose(topic(number)).await })
+        })
+        .collect();
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let asked = tokio::time::timeout(Duration::from_secs(2), meta.status());
+        assert!(asked.await.expect("the thread waits for the disk").is_some());
+        assert_eq!(meta.state().topics.len(), 1, "nothing counts before it is durable");
+    }
+    disk.open_gate();
+    for wait in waits {
+        wait.await.unwrap().unwrap();
+    }
+    let there = meta.state();
+    drop(meta);
+    let (meta, _) = open(disk.inner.crash());
+    assert_eq!(meta.state().topics, there.topics);
+}
