@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use base::disk::{Disk, DiskError, DiskFile};
 use base::{LogIndex, Offset, Term, Timestamp};
@@ -56,8 +56,8 @@ pub(crate) struct LogFile {
     pub name: FileName,
     disk: Arc<dyn Disk>,
     dir: Arc<str>,
-    /// Opened at the first use.
-    handle: OnceLock<Arc<dyn DiskFile>>,
+    /// Opened at the first use; let go when nothing happens here.
+    handle: RwLock<Option<Arc<dyn DiskFile>>>,
     /// `None` until someone needs it.
     index: RwLock<Option<SparseIndex>>,
     /// What its markers aborted, by rising marker; `None` until someone needs it.
@@ -91,7 +91,7 @@ impl LogFile {
             last_append: wall,
         };
         let file = Self::known(disk, dir, name, summary, Some(SparseIndex::default()), Some(Vec::new()));
-        Ok(Self { handle: OnceLock::from(handle), ..file })
+        Ok(Self { handle: RwLock::new(Some(handle)), ..file })
     }
 
     /// A file of which `summary` is known; its index and what was aborted in it are read when needed, if not given.
@@ -107,7 +107,7 @@ impl LogFile {
             name,
             disk,
             dir,
-            handle: OnceLock::new(),
+            handle: RwLock::default(),
             index: RwLock::new(index),
             aborted: RwLock::new(aborted),
             len: AtomicU64::new(summary.bytes),
@@ -127,11 +127,17 @@ impl LogFile {
     }
 
     pub fn handle(&self) -> Result<Arc<dyn DiskFile>, DiskError> {
-        if let Some(handle) = self.handle.get() {
+        if let Some(handle) = &*self.handle.read().unwrap_or_else(PoisonError::into_inner) {
             return Ok(Arc::clone(handle));
         }
         let opened = self.disk.open(&self.path())?;
-        Ok(Arc::clone(self.handle.get_or_init(|| opened)))
+        let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(handle.get_or_insert(opened)))
+    }
+
+    /// Closes the file as soon as nobody uses it; whoever needs it opens it again. Only when all of it is durable.
+    pub fn let_go(&self) {
+        *self.handle.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// What may be read of it.

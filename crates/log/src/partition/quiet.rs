@@ -27,6 +27,13 @@ impl Partition {
         self.is_settled() && self.group.may_follow(leader, quiet)
     }
 
+    /// The replica falls asleep: the files of its log are closed, so that many idle partitions need few.
+    pub fn rest(&self) {
+        if !self.has_work() && self.flushing.is_none() {
+            self.storage().files.iter().for_each(|file| file.let_go());
+        }
+    }
+
     /// Goes on after a sleep. To be called before anything else then.
     pub fn wake(&mut self, now: Tick, slept: &Slept) {
         self.now.tick = self.now.tick.max(now);

@@ -31,7 +31,17 @@ pub fn run(args: &ServeArgs) -> ExitCode {
     for note in &loaded.notes {
         tracing::warn!("{note}");
     }
+    raise_open_files();
     crate::node::serve(loaded.config)
+}
+
+/// As many open files as may be: every partition has one, and another while it is written to.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err() {
+        tracing::warn!(?current, ?maximum, "the limit of open files could not be raised: set ulimit -n");
+    }
 }
 
 /// What the node says while it runs. Colours only for people, and not for those who set `NO_COLOR`.

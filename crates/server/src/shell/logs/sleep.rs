@@ -69,7 +69,11 @@ impl Owner {
             let Some(quiet) = slot.partition.may_sleep() else { return true };
             let members = slot.partition.members();
             let others: Vec<_> = members.all().into_iter().filter(|node| *node != self.config.node).collect();
-            !liveness.sleep(now, log::group_key(*id), quiet, &members.voters, &others)
+            let sleeps = liveness.sleep(now, log::group_key(*id), quiet, &members.voters, &others);
+            if sleeps {
+                slot.partition.rest();
+            }
+            !sleeps
         });
     }
 
@@ -87,8 +91,12 @@ impl Owner {
         let Sleepers { liveness, awake } = &mut self.sleepers;
         let received = liveness.receive(now, from, frame.message, &mut |group, quiet| {
             let id = partition_of(group);
-            let follows = partitions.get(&id).is_some_and(|slot| slot.partition.may_follow(from, quiet));
-            follows && awake.remove(&id)
+            let Some(slot) = partitions.get(&id) else { return false };
+            let follows = slot.partition.may_follow(from, quiet) && awake.remove(&id);
+            if follows {
+                slot.partition.rest();
+            }
+            follows
         });
         match received {
             Ok(received) => {
