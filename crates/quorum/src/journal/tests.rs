@@ -419,3 +419,47 @@ fn a_failed_rename_of_a_snapshot_stops_the_journal() {
     disk.heal();
     assert!(matches!(journal.append(&[entry(1, 2, "two")], None), Err(JournalError::Stopped(_))));
 }
+
+#[test]
+fn a_sync_beside_appends_covers_what_was_there_before_it() {
+    for seed in 0..200 {
+        let disk = MemDisk::new(seed, CAPACITY_BYTES);
+        let (mut journal, _) = open(&disk).unwrap();
+        let mut covered = 0;
+        for round in 0..4 {
+            let next = journal.last_index().0 + 1;
+            journal.append(&[entry(1, next, "before")], Some(&hard_state(1, 0))).unwrap();
+            let job = journal.sync_job().unwrap().unwrap();
+            journal.append(&[entry(1, next + 1, "meanwhile")], None).unwrap();
+            if round == 2 && seed % 2 == 0 {
+                // The file that the job is for is replaced; the new one has everything.
+                journal.save_snapshot(LogIndex(next - 2), Term(1), Bytes::from_static(b"state")).unwrap();
+                covered = next + 1;
+            }
+            let done = job.run();
+            covered = covered.max(next);
+            assert!(open(&disk.crash()).unwrap().0.last_index().0 >= covered, "seed {seed} round {round}");
+            journal.synced(done).unwrap();
+            let (crashed, _) = open(&disk.crash()).unwrap();
+            assert!(crashed.last_index().0 >= covered, "seed {seed} round {round}");
+        }
+        journal.sync().unwrap();
+        assert!(journal.sync_job().unwrap().is_none(), "nothing is left");
+        assert_eq!(said(&open(&disk.crash()).unwrap().0), said(&journal));
+    }
+}
+
+#[test]
+fn a_sync_that_failed_beside_appends_stops_the_journal() {
+    let disk = MemDisk::new(7, CAPACITY_BYTES);
+    let (mut journal, _) = open(&disk).unwrap();
+    journal.append(&[entry(1, 1, "before")], Some(&hard_state(1, 0))).unwrap();
+    let job = journal.sync_job().unwrap().unwrap();
+    journal.append(&[entry(1, 2, "meanwhile")], None).unwrap();
+    disk.fault(Fault::Sync { after_ops: 0 });
+    let done = job.run();
+    disk.heal();
+    assert!(journal.synced(done).is_err());
+    assert!(journal.append(&[entry(1, 3, "after")], None).is_err());
+    assert!(journal.sync().is_err() && journal.sync_job().is_err(), "no second try is believed");
+}
