@@ -49,6 +49,10 @@ impl Owner {
         let Some(slot) = self.partitions.get_mut(&id) else { return };
         let before = slot.partition.status();
         slot.partition.cared(done);
+        if self.sleepers.is_asleep(id) {
+            // What was opened to be read is closed again.
+            slot.partition.rest();
+        }
         let after = slot.partition.status();
         for place in after.unreadable.iter().filter(|place| !before.unreadable.contains(place)) {
             tracing::error!(partition = %id, "an old file is damaged: {place}");
