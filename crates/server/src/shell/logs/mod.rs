@@ -27,6 +27,7 @@ mod care;
 mod cluster_tests;
 mod handle;
 mod insync;
+mod opening;
 mod owner;
 mod reads;
 mod replicas;
@@ -79,6 +80,8 @@ const FLUSHES_MAX: usize = 4;
 /// Reads for followers under way at once, of all partitions. Each gives a message: this is what a follower that comes
 /// back may take of a round.
 const READS_MAX: usize = 2;
+/// Partitions opened at once.
+const OPENS_MAX: usize = 2;
 /// How often deadlines are looked at.
 const DEADLINE_CHECK_MS: u64 = 5;
 /// How often free space is looked at.
@@ -161,6 +164,7 @@ enum Command {
         is_preferred: bool,
         reply: Reply<watch::Receiver<Offset>>,
     },
+    Opened(Box<opening::Opened>),
     Configure {
         partition: TopicPartition,
         config: PartitionConfig,

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use base::disk::{Disk, DiskError};
 use base::{NodeId, Offset, Tick, TopicPartition};
-use log::{AppendError, CareJob, FlushDone, FlushJob, Partition, PartitionConfig, Seats, Stopped};
+use log::{AppendError, CareJob, FlushDone, FlushJob, Partition, Stopped};
 use tokio::sync::watch;
 
 use super::care::Care;
 use super::handle::{LogsHandle, Open, Urgent};
 use super::insync::Looked;
+use super::opening::{OpenJob, Opener, Pending};
 use super::reads::Reads;
 use super::rounds::Round;
 use super::sleep::Sleepers;
@@ -54,6 +55,8 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
     let is_told = Arc::new(AtomicBool::new(false));
     let urgent = Urgent { frames: urgent, is_told: Arc::clone(&is_told) };
     let now = time::now();
+    let opener = Opener { disk: Arc::clone(&start.disk), hard: Arc::clone(&start.hard), node: start.config.node };
+    let opens = opener.start(&commands)?;
     let owner = Owner {
         disk: start.disk,
         hard: start.hard,
@@ -73,6 +76,8 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         wanted: VecDeque::new(),
         flushes: 0,
         reads: Reads::start(&commands)?,
+        opens,
+        opening: BTreeMap::new(),
         dirty_since: None,
         stopped: None,
         full: false,
@@ -131,6 +136,8 @@ pub(super) struct Owner {
     /// Under way.
     flushes: usize,
     pub(super) reads: Reads,
+    pub(super) opens: mpsc::Sender<OpenJob>,
+    pub(super) opening: BTreeMap<TopicPartition, Pending>,
     dirty_since: Option<Tick>,
     /// Set by a failed fsync: this disk takes no write any more.
     pub(super) stopped: Option<Stopped>,
@@ -213,11 +220,14 @@ impl Owner {
     fn handle(&mut self, command: Command) {
         match command {
             Command::Open { partition, config, seats, is_preferred, reply } => {
-                answer(reply, self.open_partition(partition, config, seats, is_preferred));
+                self.open_partition(OpenJob { partition, config, seats, is_preferred }, reply);
             }
+            Command::Opened(opened) => self.opened(*opened),
             Command::Configure { partition, config } => {
                 if let Some(slot) = self.partitions.get_mut(&partition) {
                     slot.partition.configure(config);
+                } else {
+                    self.configure_opening(partition, config);
                 }
             }
             Command::Append { append, permits } => {
@@ -271,29 +281,15 @@ impl Owner {
         broken.map_or(LogsError::Unknown(partition), |reason| LogsError::Broken { partition, reason })
     }
 
-    fn open_partition(
+    /// Takes a partition that was opened, or says why it could not be.
+    pub(super) fn take_opened(
         &mut self,
         partition: TopicPartition,
-        config: PartitionConfig,
-        seats: Seats,
+        opened: Result<(Partition, log::Recovery), log::OpenError>,
         is_preferred: bool,
     ) -> Result<watch::Receiver<Offset>, LogsError> {
-        if let Some(slot) = self.partitions.get(&partition) {
-            return Ok(slot.committed.subscribe());
-        }
         let dir = partition_dir(partition);
-        let (now, wall) = (time::now(), time::wall());
-        let opened = Partition::open(
-            partition,
-            &dir,
-            config,
-            self.config.node,
-            seats,
-            Arc::clone(&self.disk),
-            log::HardStates::clone(&self.hard),
-            now,
-            wall,
-        );
+        let now = time::now();
         let (opened, recovery) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -430,6 +426,7 @@ impl Owner {
         self.open.partitions.write().unwrap_or_else(PoisonError::into_inner).remove(&partition);
         self.broken.remove(&partition);
         self.sleepers.forget(partition);
+        let Some(reply) = self.delete_opening(partition, reply) else { return };
         let slot = self.partitions.remove(&partition);
         let flushing = slot.as_ref().is_some_and(|slot| slot.flushing);
         if let Some(mut slot) = slot {
@@ -442,7 +439,7 @@ impl Owner {
         }
     }
 
-    fn remove_files(&self, partition: TopicPartition) -> Result<(), LogsError> {
+    pub(super) fn remove_files(&self, partition: TopicPartition) -> Result<(), LogsError> {
         self.disk.remove_dir_all(&partition_dir(partition))?;
         let mut hard = self.hard.lock().unwrap_or_else(PoisonError::into_inner);
         // Durable with the next vote of any partition. Until then it costs a few bytes.
