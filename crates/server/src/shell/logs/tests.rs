@@ -86,6 +86,34 @@ fn read(reader: &Reader, limit: ReadLimit) -> BTreeMap<i64, String> {
     }
 }
 
+#[tokio::test]
+async fn opening_one_partition_holds_no_other_up() {
+    let disk = SlowDisk::new(MemDisk::new(11, CAPACITY_BYTES));
+    let node = node(disk.clone());
+    let ids = node.open(1).await;
+    node.append(ids[0], "before", Acks::All).await.unwrap();
+    disk.close_gate();
+    // One of three replicas: its list of members is made durable before it is open.
+    let seats = Seats { voters: vec![NodeId(1), NodeId(2), NodeId(3)], learners: Vec::new() };
+    let open = |at: i32| {
+        let (logs, seats) = (node.logs.clone(), seats.clone());
+        tokio::spawn(async move { logs.open(partition(at), PartitionConfig::default(), seats, false).await })
+    };
+    let (first, twice, deleted) = (open(1), open(1), open(2));
+    node.append(ids[0], "meanwhile", Acks::Leader).await.unwrap();
+    let logs = node.logs.clone();
+    let delete = tokio::spawn(async move { logs.delete(partition(2)).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!first.is_finished() && !twice.is_finished());
+    node.append(ids[0], "still", Acks::Leader).await.unwrap();
+    disk.open_gate();
+    first.await.unwrap().unwrap();
+    twice.await.unwrap().unwrap();
+    assert_eq!(deleted.await.unwrap().unwrap_err(), LogsError::Unknown(partition(2)));
+    delete.await.unwrap().unwrap();
+    assert!(node.logs.reader(partition(1)).is_some() && node.logs.reader(partition(2)).is_none());
+}
+
 struct Folder(std::path::PathBuf);
 
 impl Drop for Folder {
