@@ -33,7 +33,9 @@ fn metadata_write(trial: &mut Trial<'_>, name: &str, nodes: &[u32], since: Durat
                     return Ok(after);
                 }
                 // An earlier attempt was done and its answer lost.
-                Err(cause) if cause.contains("already exists") => return Ok(trial.clock.now().saturating_sub(since)),
+                Err(cause) if cause.contains("TopicAlreadyExists") || cause.contains("already exists") => {
+                    return Ok(trial.clock.now().saturating_sub(since));
+                }
                 Err(cause) => failure = format!("node {id}: {cause}"),
             }
         }
