@@ -87,6 +87,7 @@ apis! {
     DescribeLogDirs = 35, advertised 1, 1..=4, flexible 2, schema::DESCRIBE_LOG_DIRS;
     CreatePartitions = 37, advertised 0, 0..=3, flexible 2, schema::CREATE_PARTITIONS;
     DeleteGroups = 42, advertised 0, 0..=2, flexible 2, schema::DELETE_GROUPS;
+    ElectLeaders = 43, advertised 0, 0..=2, flexible 2, schema::ELECT_LEADERS;
     IncrementalAlterConfigs = 44, advertised 0, 0..=1, flexible 1, schema::INCREMENTAL_ALTER_CONFIGS;
     AlterPartitionReassignments = 45, advertised 0, 0..=0, flexible 0, schema::ALTER_PARTITION_REASSIGNMENTS;
     ListPartitionReassignments = 46, advertised 0, 0..=0, flexible 0, schema::LIST_PARTITION_REASSIGNMENTS;

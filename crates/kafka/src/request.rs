@@ -62,6 +62,7 @@ requests! {
     DescribeLogDirs(msg::DescribeLogDirsRequest),
     CreatePartitions(msg::CreatePartitionsRequest),
     DeleteGroups(msg::DeleteGroupsRequest),
+    ElectLeaders(msg::ElectLeadersRequest),
     IncrementalAlterConfigs(msg::IncrementalAlterConfigsRequest),
     AlterPartitionReassignments(msg::AlterPartitionReassignmentsRequest),
     ListPartitionReassignments(msg::ListPartitionReassignmentsRequest),

@@ -82,6 +82,7 @@ responses! {
     DescribeLogDirs(msg::DescribeLogDirsResponse),
     CreatePartitions(msg::CreatePartitionsResponse),
     DeleteGroups(msg::DeleteGroupsResponse),
+    ElectLeaders(msg::ElectLeadersResponse),
     IncrementalAlterConfigs(msg::IncrementalAlterConfigsResponse),
     AlterPartitionReassignments(msg::AlterPartitionReassignmentsResponse),
     ListPartitionReassignments(msg::ListPartitionReassignmentsResponse),

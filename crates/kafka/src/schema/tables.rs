@@ -66,6 +66,8 @@ pub const DESCRIBE_CONFIGS: &[Field] = &[list(&[I8, TEXT, TEXTS]), BOOL, BOOL.si
 
 pub const ALTER_CONFIGS: &[Field] = &[list(&[I8, TEXT, list(&[TEXT, TEXT])]), BOOL];
 
+pub const ELECT_LEADERS: &[Field] = &[I8.since(1), list(&[TEXT, I32S]), I32];
+
 pub const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[list(&[I8, TEXT, list(&[TEXT, I8, TEXT])]), BOOL];
 
 pub const DESCRIBE_CLUSTER: &[Field] = &[BOOL, I8.since(1), BOOL.since(2)];

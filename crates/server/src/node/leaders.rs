@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::router::Router;
-use super::time;
+use super::{Node, time};
 use crate::shell::calls;
 use crate::shell::logs::{Behind, LogsHandle};
 use crate::shell::meta::MetaHandle;
@@ -42,6 +42,8 @@ const MOVED_MAX: usize = 32;
 /// Longest wait for others to take over when this node ends.
 const HAND_OVER: Duration = Duration::from_millis(1_500);
 const ENTRY_BYTES: usize = 28;
+/// Topic, partition, node.
+const TRANSFER_BYTES: usize = 24;
 /// A list.
 const VERSION: u8 = 1;
 /// Nine bytes: the list of that digest still holds.
@@ -76,6 +78,11 @@ impl Leaders {
         router.on(calls::BEHIND, move |from, body| {
             let heard = hears.hear_behind(from, body);
             async move { heard }
+        });
+        let hands_over = logs.clone();
+        router.on(calls::TRANSFER_PARTITION, move |_, body| {
+            let begun = transfer(&hands_over, body);
+            async move { begun }
         });
         if let Some(peers) = peers {
             tokio::spawn(tell(logs.clone(), peers.clone(), router.links()));
@@ -159,6 +166,44 @@ impl Leaders {
         let led = decode(body).ok_or("a list of leaders that makes no sense")?;
         all.insert(from, Heard { at: time::now(), digest, led });
         Ok(Bytes::new())
+    }
+}
+
+fn transfer(logs: &LogsHandle, mut body: Bytes) -> Result<Bytes, String> {
+    if body.len() != TRANSFER_BYTES {
+        return Err("a request to hand over that makes no sense".to_owned());
+    }
+    let topic = TopicId(Uuid::from_u128(body.get_u128()));
+    let partition = TopicPartition { topic, partition: PartitionIndex(body.get_i32()) };
+    if !logs.leadership(partition).is_some_and(|leadership| leadership.borrow().is_mine) {
+        return Err("this node does not lead the partition any more".to_owned());
+    }
+    logs.transfer(partition, NodeId(body.get_u32()));
+    Ok(Bytes::new())
+}
+
+impl Node {
+    /// Asks `leader` to hand a partition over to `to`. Watch who leads.
+    ///
+    /// # Errors
+    /// Why it did not begin, for people.
+    pub async fn transfer_partition(
+        &self,
+        partition: TopicPartition,
+        leader: NodeId,
+        to: NodeId,
+    ) -> Result<(), String> {
+        if leader == self.id() {
+            self.logs().transfer(partition, to);
+            return Ok(());
+        }
+        let Some(peers) = self.peers() else { return Err(format!("node {leader} cannot be reached from here")) };
+        let mut body = BytesMut::with_capacity(TRANSFER_BYTES);
+        body.put_slice(partition.topic.0.as_bytes());
+        body.put_i32(partition.partition.0);
+        body.put_u32(to.0);
+        let asked = peers.call(leader, calls::TRANSFER_PARTITION, body.freeze(), TELL).await;
+        asked.map(drop).map_err(|error| error.to_string())
     }
 }
 

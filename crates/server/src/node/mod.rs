@@ -72,6 +72,8 @@ pub enum Acks {
 const TABLE_BEGINS: Duration = Duration::from_secs(10);
 /// Longest wait for the rows of a suspended table to be sealed; it goes on in the background after that.
 const TABLE_SEALED: Duration = Duration::from_secs(30);
+/// Between two looks whether records are deleted.
+const DELETED_POLL: Duration = Duration::from_millis(2);
 /// Longest wait of a query for tables that still catch up after a restart.
 const CATCH_UP: Duration = Duration::from_secs(30);
 
@@ -181,9 +183,28 @@ impl Node {
         self.logs.stable(partition)
     }
 
-    /// DeleteRecords: forgets everything below `before`; answers the new start.
-    pub async fn delete_records(&self, partition: TopicPartition, before: Offset) -> Result<Offset, NodeError> {
-        Ok(self.logs.delete_before(partition, before).await?)
+    /// DeleteRecords: forgets everything below `before`; answers the new start, once a majority has agreed.
+    ///
+    /// # Errors
+    /// [`NodeError::Timeout`] if they have not by `deadline`; it may still happen.
+    pub async fn delete_records(
+        &self,
+        partition: TopicPartition,
+        before: Offset,
+        deadline: Tick,
+    ) -> Result<Offset, NodeError> {
+        let begun = time::now();
+        let mut start = self.logs.delete_before(partition, before).await?;
+        while start < before {
+            if time::now() >= deadline {
+                let waited_ms = time::now().since(begun);
+                return Err(NodeError::Timeout { what: "the other replicas to delete the records too", waited_ms });
+            }
+            tokio::time::sleep(DELETED_POLL).await;
+            let reader = self.reader(partition).ok_or(NodeError::UnknownPartition(partition.to_string()))?;
+            start = reader.start();
+        }
+        Ok(start)
     }
 
     /// A producer id for an idempotent producer, with epoch zero.

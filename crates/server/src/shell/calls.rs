@@ -10,5 +10,7 @@ pub const TRANSFER_MASTER: u8 = 3;
 pub const COMMITTED: u8 = 4;
 /// Which replicas of the partitions that the caller leads are behind; see `node/leaders.rs`.
 pub const BEHIND: u8 = 201;
+/// A partition's leader is asked to hand over; see `node/leaders.rs`.
+pub const TRANSFER_PARTITION: u8 = 202;
 /// A call for a node that the caller has no link to, to be passed on once; see `shell/peers/relay.rs`.
 pub const RELAY: u8 = 200;

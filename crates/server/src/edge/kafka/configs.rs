@@ -205,7 +205,13 @@ pub(super) async fn incremental_alter_configs(
             let mut set = topic.overrides.clone();
             asked.configs.iter().try_for_each(|config| change_key(&mut set, config)).map(|()| set)
         };
-        let altered = alter(edge, asked.resource_type, &asked.resource_name, request.validate_only, change).await;
+        // Nothing is set on a node over the wire, so there is nothing to be taken away: kafka-reassign-partitions does that.
+        let takes_away = asked.configs.iter().all(|config| config.config_operation == DELETE);
+        let altered = if asked.resource_type == BROKER && takes_away {
+            Ok(())
+        } else {
+            alter(edge, asked.resource_type, &asked.resource_name, request.validate_only, change).await
+        };
         let (code, message) = code_and_message(altered);
         responses.push(
             IncrementallyAltered::default()
@@ -263,6 +269,10 @@ fn change_key(set: &mut BTreeMap<String, String>, change: &AlterableConfig) -> R
     let key = change.name.to_string();
     let refuse = |reason: &str| Err((ErrorCode::InvalidConfig, format!("topic config {key}: {reason}")));
     let Some(def) = DEFS.iter().find(|def| def.name == key) else {
+        // Kafka's tools take away throttles that were never set.
+        if change.config_operation == DELETE {
+            return Ok(());
+        }
         return refuse("unknown key; DescribeConfigs lists the known ones");
     };
     if change.config_operation == DELETE {

@@ -7,7 +7,9 @@ use kafka::response::api_versions;
 use kafka::{ErrorCode, Request, RequestHeader, Response};
 
 use super::connection::{Answer, Work};
-use super::{Client, Edge, cluster, configs, fetch, groups, metadata, offsets, produce, producers, reassign, topics};
+use super::{
+    Client, Edge, cluster, configs, elections, fetch, groups, metadata, offsets, produce, producers, reassign, topics,
+};
 
 /// The handler of one connection's requests.
 pub(super) fn handler(edge: Arc<Edge>, peer: SocketAddr, local: SocketAddr) -> impl Fn(RequestHeader, Request) -> Work {
@@ -40,6 +42,7 @@ async fn answer(edge: &Edge, client: &Client, header: &RequestHeader, request: R
         Request::CreatePartitions(request) => Box::pin(topics::create_partitions(edge, request)).await.into(),
         Request::AlterPartitionReassignments(request) => Box::pin(reassign::alter(edge, request)).await.into(),
         Request::ListPartitionReassignments(request) => reassign::list(edge, request).into(),
+        Request::ElectLeaders(request) => Box::pin(elections::elect(edge, request)).await.into(),
         Request::DescribeConfigs(request) => configs::describe_configs(edge, version, request).into(),
         Request::AlterConfigs(request) => Box::pin(configs::alter_configs(edge, request)).await.into(),
         Request::IncrementalAlterConfigs(request) => {

@@ -34,3 +34,9 @@ pub const AUTO_CREATE_MAX: usize = 100;
 const _: () = assert!(BATCH_BYTES_MAX <= RESPONSE_BYTES_MAX, "a batch must be sendable");
 const _: () = assert!(FETCH_BYTES_MAX + BATCH_BYTES_MAX <= i32::MAX as usize, "an answer must fit into a frame");
 const _: () = assert!(READ_BYTES <= FRAME_BYTES_MAX, "the first buffer is not larger than a frame");
+
+/// Longest wait of ElectLeaders for preferred leaders to take over.
+pub const ELECTION_WAIT_MS_MAX: u64 = 30_000;
+
+/// Longest wait of DeleteRecords for a majority of the replicas.
+pub const DELETE_WAIT_MS_MAX: u64 = 30_000;

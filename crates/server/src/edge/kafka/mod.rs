@@ -15,6 +15,7 @@ mod cluster;
 mod configs;
 mod connection;
 mod dispatch;
+mod elections;
 mod errors;
 mod fetch;
 mod groups;

@@ -14,6 +14,7 @@ use kafka::msg::{
 };
 use log::Reader;
 
+use super::limits::DELETE_WAIT_MS_MAX;
 use super::{Edge, errors};
 use crate::node::cluster::Leader;
 
@@ -168,12 +169,15 @@ pub(super) fn offset_for_leader_epoch(
 
 pub(super) async fn delete_records(edge: &Edge, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let state = edge.node.state();
+    let wait_ms = u64::try_from(request.timeout_ms).unwrap_or(0).min(DELETE_WAIT_MS_MAX);
+    let deadline = crate::node::time::now().plus(wait_ms);
     let mut topics = Vec::with_capacity(request.topics.len());
     for asked in request.topics {
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for partition in asked.partitions {
             let answer = DeleteRecordsPartitionResult::default().with_partition_index(partition.partition_index);
-            let deleted = delete_below(edge, &state, &asked.name, partition.partition_index, partition.offset).await;
+            let place = (&**asked.name, partition.partition_index);
+            let deleted = delete_below(edge, &state, place, partition.offset, deadline).await;
             partitions.push(match deleted {
                 Ok(start) => answer.with_low_watermark(start.0),
                 Err(code) => answer.with_error_code(code.number()).with_low_watermark(-1),
@@ -184,7 +188,13 @@ pub(super) async fn delete_records(edge: &Edge, request: DeleteRecordsRequest) -
     DeleteRecordsResponse::default().with_topics(topics)
 }
 
-async fn delete_below(edge: &Edge, state: &State, topic: &str, index: i32, offset: i64) -> Result<Offset, ErrorCode> {
+async fn delete_below(
+    edge: &Edge,
+    state: &State,
+    (topic, index): (&str, i32),
+    offset: i64,
+    deadline: base::Tick,
+) -> Result<Offset, ErrorCode> {
     let (place, reader) = find(edge, state, topic, index)?;
     if state.topic_named(topic).is_some_and(|topic| topic.internal) {
         return Err(ErrorCode::InvalidTopic);
@@ -193,7 +203,7 @@ async fn delete_below(edge: &Edge, state: &State, topic: &str, index: i32, offse
     if before.0 < 0 || before > reader.committed() {
         return Err(ErrorCode::OffsetOutOfRange);
     }
-    edge.node.delete_records(place, before).await.map_err(|error| {
+    edge.node.delete_records(place, before, deadline).await.map_err(|error| {
         tracing::info!(partition = %place, %before, %error, "kafka: records were not deleted");
         errors::of_node(&error).0
     })

@@ -1,5 +1,6 @@
 //! A connection over a pipe: order, overlap, and what becomes of bad bytes. No node is needed for that.
 
+mod admin;
 mod cluster;
 mod handlers;
 

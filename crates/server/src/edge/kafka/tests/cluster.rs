@@ -15,15 +15,15 @@ use crate::edge::testing::Cluster;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn connect(cluster: &Cluster, id: u32) -> Connection {
+pub(super) fn connect(cluster: &Cluster, id: u32) -> Connection {
     Connection::connect(&format!("127.0.0.1:{}", cluster.ports(id).kafka), "test", PATIENCE).unwrap()
 }
 
-fn name(text: &str) -> TopicName {
+pub(super) fn name(text: &str) -> TopicName {
     TopicName(StrBytes::from_string(text.to_owned()))
 }
 
-fn batch(value: &str) -> Bytes {
+pub(super) fn batch(value: &str) -> Bytes {
     let mut builder = BatchBuilder::new(Codec::None);
     builder.push(Timestamp(1_000), None, Some(value.as_bytes()), &[]);
     builder.build().unwrap()
@@ -35,7 +35,13 @@ fn values(batches: &Bytes) -> Vec<String> {
 }
 
 /// Creates a topic over the Kafka port; answers each partition's error code.
-fn create(wire: &mut Connection, topic: &str, partitions: i32, factor: i16, lists: &[&[i32]]) -> (i16, String) {
+pub(super) fn create(
+    wire: &mut Connection,
+    topic: &str,
+    partitions: i32,
+    factor: i16,
+    lists: &[&[i32]],
+) -> (i16, String) {
     use msg::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
     let assignments = (0..).zip(lists).map(|(index, list)| {
         CreatableReplicaAssignment::default()
@@ -53,13 +59,13 @@ fn create(wire: &mut Connection, topic: &str, partitions: i32, factor: i16, list
     (created.error_code, created.error_message.as_ref().map(ToString::to_string).unwrap_or_default())
 }
 
-fn metadata(wire: &mut Connection, topic: &str) -> msg::MetadataResponse {
+pub(super) fn metadata(wire: &mut Connection, topic: &str) -> msg::MetadataResponse {
     let asked = msg::metadata_request::MetadataRequestTopic::default().with_name(Some(name(topic)));
     let request = msg::MetadataRequest::default().with_topics(Some(vec![asked])).with_allow_auto_topic_creation(false);
     wire.call(msg::ApiKey::Metadata, 12, &request).unwrap()
 }
 
-fn place(cluster: &Cluster, id: u32, topic: &str, partition: i32) -> TopicPartition {
+pub(super) fn place(cluster: &Cluster, id: u32, topic: &str, partition: i32) -> TopicPartition {
     let state = cluster.node(id).state();
     TopicPartition { topic: state.topic_named(topic).unwrap().id, partition: PartitionIndex(partition) }
 }
@@ -90,7 +96,7 @@ fn fetch_request(cluster: &Cluster, topic: &str, from: i64, rack: &str) -> msg::
 }
 
 /// As a client does: asks whoever it can who leads, writes there, and begins anew if that fails. How long it took.
-fn produce_somehow(cluster: &Cluster, topic: &str, value: &str) -> Duration {
+pub(super) fn produce_somehow(cluster: &Cluster, topic: &str, value: &str) -> Duration {
     let begun = Instant::now();
     loop {
         for id in cluster.ids() {

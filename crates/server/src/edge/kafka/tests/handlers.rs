@@ -276,6 +276,10 @@ fn ask(wire: &mut Connection, api: ApiKey, version: i16) -> i16 {
             msg::AlterPartitionReassignmentsRequest::default() => AlterPartitionReassignmentsResponse,
             |answer| answer.error_code
         ),
+        ApiKey::ElectLeaders => call!(
+            msg::ElectLeadersRequest::default().with_topic_partitions(None).with_timeout_ms(1_000)
+                => ElectLeadersResponse, |answer| answer.error_code
+        ),
         ApiKey::ListPartitionReassignments => call!(
             msg::ListPartitionReassignmentsRequest::default().with_topics(None)
                 => ListPartitionReassignmentsResponse, |answer| answer.error_code
