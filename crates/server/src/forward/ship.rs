@@ -19,8 +19,8 @@ use super::places::Places;
 use super::records::{BATCH_BYTES, Spooled};
 use super::remote::{PATIENCE, answer};
 use super::status::Status;
-use crate::node::Node;
 use crate::node::findings::{Finding, Severity};
+use crate::node::{Node, time};
 
 /// Bytes read from one partition for a round.
 const READ_BYTES: usize = log::forward::UNDER_WAY_MAX * BATCH_BYTES;
@@ -36,6 +36,8 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 const TRIM_EVERY: i64 = 10_000;
 /// Or this long.
 const TRIM_PAUSE: Duration = Duration::from_secs(5);
+/// Longest wait for it to be done.
+const DELETE_WAIT_MS: u64 = 10_000;
 
 /// A partition and how far it is.
 struct Route {
@@ -341,7 +343,7 @@ impl Shipper {
             route.trimmed = (saved, Instant::now());
             let (node, id) = (Arc::clone(&self.node), route.id);
             self.runtime.spawn(async move {
-                if let Err(error) = node.delete_records(id, saved).await {
+                if let Err(error) = node.delete_records(id, saved, time::now().plus(DELETE_WAIT_MS)).await {
                     tracing::debug!(%error, "the spool could not be trimmed; it is tried again");
                 }
             });
