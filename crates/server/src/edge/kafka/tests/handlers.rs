@@ -238,7 +238,7 @@ fn ask(wire: &mut Connection, api: ApiKey, version: i16) -> i16 {
         ApiKey::DescribeProducers => call!(
             msg::DescribeProducersRequest::default().with_topics(vec![
                 msg::describe_producers_request::TopicRequest::default()
-                    .with_name(name("events"))
+                    .with_name(name("all"))
                     .with_partition_indexes(vec![0])
             ]) => DescribeProducersResponse, |answer| answer.topics[0].partitions[0].error_code
         ),
