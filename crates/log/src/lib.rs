@@ -32,14 +32,15 @@
 //! durable is reported with file and byte, never cut off, and repaired only from other replicas: in place where old
 //! files are damaged, by fetching everything again where more is.
 //!
-//! Deliberately not here: clocks, threads, sockets, Kafka's error codes, what records mean. Transactions and
-//! compaction are refused, not ignored.
+//! Deliberately not here: clocks, threads, sockets, Kafka's error codes, what records mean. Compaction is
+//! refused, not ignored.
 
 mod care;
 mod config;
 mod cut;
 mod damage;
 mod error;
+mod fields;
 mod file;
 mod flush;
 pub mod forward;
@@ -59,6 +60,7 @@ mod scan;
 mod seats;
 mod stable;
 mod storage;
+pub mod transactions;
 mod verification;
 
 pub use base::marker::EndMarker as Marker;

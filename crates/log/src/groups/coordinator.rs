@@ -11,9 +11,10 @@ use super::group::{Context, Group, Ids, State};
 use super::limits::{EXPIRY_EVERY_MS, EXPIRY_RECORDS_MAX, GROUP_ID_BYTES_MAX, GROUPS_MAX, NAME_BYTES_MAX, WRITES_MAX};
 use super::offsets::Committer;
 use super::rebalance::Sync;
-use super::record::{Damaged, GroupRecord, Key, Place, decode_offset, encode_offset};
+use super::record::{GroupRecord, Key, Place, decode_offset, encode_offset};
 use super::request::{Join, Leaver, ListedGroup, Request, Response, TopicPartitions};
 use super::write::{Reply, What, Writes};
+use crate::fields::Damaged;
 
 /// Names a request until it is answered. Chosen by the caller.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -24,7 +25,7 @@ pub struct Ticket(pub u64);
 pub struct WriteId(pub u64);
 
 impl WriteId {
-    pub(super) const fn next(self) -> Self {
+    pub(crate) const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }

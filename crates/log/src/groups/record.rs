@@ -4,6 +4,7 @@ use base::{Offset, PartitionIndex, Timestamp};
 use bytes::Bytes;
 
 use super::request::Committed;
+use crate::fields::{Damaged, Reading, put_bytes, put_len32, put_ms, put_nullable, put_string};
 
 const OFFSET_KEY: i16 = 1;
 const GROUP_KEY: i16 = 2;
@@ -46,11 +47,6 @@ pub struct MemberRecord {
     pub metadata: Bytes,
     pub assignment: Bytes,
 }
-
-/// A record's bytes cannot be what was written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the record is damaged: {0}")]
-pub struct Damaged(pub &'static str);
 
 impl Key {
     pub fn encode(&self) -> Bytes {
@@ -99,7 +95,7 @@ pub fn encode_offset(committed: &Committed) -> Bytes {
 
 pub fn decode_offset(bytes: &[u8]) -> Result<Committed, Damaged> {
     let mut read = Reading(bytes);
-    read.version()?;
+    read.version(VALUE)?;
     let committed = Committed {
         offset: Offset(read.i64()?),
         leader_epoch: read.i32()?,
@@ -135,7 +131,7 @@ impl GroupRecord {
 
     pub fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
         let mut read = Reading(bytes);
-        read.version()?;
+        read.version(VALUE)?;
         let mut record = Self {
             protocol_type: read.string()?,
             generation: read.i32()?,
@@ -159,94 +155,6 @@ impl GroupRecord {
         }
         read.end()?;
         Ok(record)
-    }
-}
-
-/// Names are bounded far below this when they come in ([`super::limits`]).
-fn put_string(out: &mut Vec<u8>, text: &str) {
-    let len = i16::try_from(text.len());
-    assert!(len.is_ok(), "a name of {} bytes was let in", text.len());
-    out.extend(len.unwrap_or(0).to_be_bytes());
-    out.extend(text.as_bytes());
-}
-
-fn put_nullable(out: &mut Vec<u8>, text: Option<&str>) {
-    match text {
-        Some(text) => put_string(out, text),
-        None => out.extend((-1_i16).to_be_bytes()),
-    }
-}
-
-fn put_len32(out: &mut Vec<u8>, len: usize) {
-    let len = i32::try_from(len);
-    assert!(len.is_ok(), "a list longer than 2^31 was let in");
-    out.extend(len.unwrap_or(0).to_be_bytes());
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_len32(out, bytes.len());
-    out.extend(bytes);
-}
-
-fn put_ms(out: &mut Vec<u8>, ms: u64) {
-    out.extend(i32::try_from(ms).unwrap_or(i32::MAX).to_be_bytes());
-}
-
-/// Bytes still to be read. Nothing is allocated by a length that is not there.
-struct Reading<'a>(&'a [u8]);
-
-impl<'a> Reading<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], Damaged> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(Damaged("it ends too early"))?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Damaged> {
-        self.take(N)?.try_into().map_err(|_| Damaged("it ends too early"))
-    }
-
-    fn i16(&mut self) -> Result<i16, Damaged> {
-        self.array().map(i16::from_be_bytes)
-    }
-
-    fn i32(&mut self) -> Result<i32, Damaged> {
-        self.array().map(i32::from_be_bytes)
-    }
-
-    fn i64(&mut self) -> Result<i64, Damaged> {
-        self.array().map(i64::from_be_bytes)
-    }
-
-    fn ms(&mut self) -> Result<u64, Damaged> {
-        u64::try_from(self.i32()?).map_err(|_| Damaged("a timeout is negative"))
-    }
-
-    fn version(&mut self) -> Result<(), Damaged> {
-        if self.i16()? == VALUE { Ok(()) } else { Err(Damaged("its version is unknown")) }
-    }
-
-    fn nullable(&mut self) -> Result<Option<String>, Damaged> {
-        let len = self.i16()?;
-        if len == -1 {
-            return Ok(None);
-        }
-        let len = usize::try_from(len).map_err(|_| Damaged("a length is negative"))?;
-        let text = std::str::from_utf8(self.take(len)?).map_err(|_| Damaged("a name is not UTF-8"))?;
-        Ok(Some(text.to_owned()))
-    }
-
-    fn string(&mut self) -> Result<String, Damaged> {
-        self.nullable()?.ok_or(Damaged("a name is null"))
-    }
-
-    fn bytes(&mut self) -> Result<Bytes, Damaged> {
-        let len = usize::try_from(self.i32()?).map_err(|_| Damaged("a length is negative"))?;
-        Ok(Bytes::copy_from_slice(self.take(len)?))
-    }
-
-    const fn end(&self) -> Result<(), Damaged> {
-        if self.0.is_empty() { Ok(()) } else { Err(Damaged("bytes follow its end")) }
     }
 }
 

@@ -1,0 +1,4 @@
+//! Small: scenes, line by line. Cruel: a seeded world.
+
+mod random;
+mod scenes;
