@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use base::{Tick, Timestamp};
+use base::{ProducerId, Tick, Timestamp};
 use bytes::Bytes;
 
 use super::error::GroupError;
@@ -11,8 +11,9 @@ use super::group::{Context, Group, Ids, State};
 use super::limits::{EXPIRY_EVERY_MS, EXPIRY_RECORDS_MAX, GROUP_ID_BYTES_MAX, GROUPS_MAX, NAME_BYTES_MAX, WRITES_MAX};
 use super::offsets::Committer;
 use super::rebalance::Sync;
-use super::record::{GroupRecord, Key, Place, decode_offset, encode_offset};
-use super::request::{Join, Leaver, ListedGroup, Request, Response, TopicPartitions};
+use super::pending::{Ends, Pending};
+use super::record::{GroupRecord, Key, Place, decode_offset, decode_pending, encode_offset, encode_pending};
+use super::request::{Committed, Join, Leaver, ListedGroup, Request, Response, TopicPartitions};
 use super::write::{Reply, What, Writes};
 use crate::fields::Damaged;
 
@@ -112,10 +113,11 @@ pub struct LoadError(#[from] Damaged);
 pub struct Coordinator {
     config: GroupsConfig,
     ids: Ids,
-    groups: BTreeMap<String, Group>,
+    pub(super) groups: BTreeMap<String, Group>,
     /// (when, group) for every group that waits for something.
     deadlines: BTreeSet<(Tick, String)>,
     writes: Writes,
+    pub(super) ends: Ends,
     expiry_at: Tick,
 }
 
@@ -129,6 +131,7 @@ impl Coordinator {
             groups: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             writes: Writes::default(),
+            ends: Ends::default(),
             expiry_at: Tick::ZERO,
         }
     }
@@ -147,6 +150,22 @@ impl Coordinator {
             (Key::Offset { group, place }, None) => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.offsets.remove(&place);
+                }
+            }
+            (Key::Pending { group, producer, place }, Some(value)) => {
+                let (epoch, committed) = decode_pending(value)?;
+                let empty = || Pending { epoch, offsets: BTreeMap::new() };
+                let pending = &mut self.group_or_new(&group, committed.at).pending;
+                let pending = pending.entry(producer).or_insert_with(empty);
+                pending.epoch = epoch.max(pending.epoch);
+                pending.offsets.insert(place, committed);
+            }
+            (Key::Pending { group, producer, place }, None) => {
+                if let Some(group) = self.groups.get_mut(&group)
+                    && let Some(pending) = group.pending.get_mut(&producer)
+                {
+                    pending.offsets.remove(&place);
+                    group.pending.retain(|_, pending| !pending.offsets.is_empty());
                 }
             }
             (Key::Group { group }, Some(value)) => {
@@ -193,7 +212,15 @@ impl Coordinator {
                 key: offset_key(&group.id, place),
                 value: Some(encode_offset(committed)),
             };
-            for record in own.into_iter().chain(group.offsets.iter().map(offset)) {
+            let of_producer = |(producer, pending): (&ProducerId, &Pending)| {
+                let record = |(place, committed): (&Place, &Committed)| Record {
+                    key: Key::Pending { group: group.id.clone(), producer: *producer, place: place.clone() }.encode(),
+                    value: Some(encode_pending(pending.epoch, committed)),
+                };
+                pending.offsets.iter().map(record).collect::<Vec<_>>()
+            };
+            let pending = group.pending.iter().flat_map(of_producer);
+            for record in own.into_iter().chain(group.offsets.iter().map(offset)).chain(pending) {
                 size += record.size_bytes();
                 records.push(record);
             }
@@ -257,7 +284,7 @@ impl Coordinator {
     }
 
     /// Runs `act` on a group that is there, and keeps the index right.
-    fn with_group<T>(
+    pub(super) fn with_group<T>(
         &mut self,
         now: Tick,
         wall: Timestamp,
@@ -290,7 +317,7 @@ impl Coordinator {
         }
     }
 
-    fn group_or_new(&mut self, id: &str, since: Timestamp) -> &mut Group {
+    pub(super) fn group_or_new(&mut self, id: &str, since: Timestamp) -> &mut Group {
         self.groups.entry(id.to_owned()).or_insert_with(|| Group::new(id.to_owned(), since))
     }
 
@@ -332,6 +359,11 @@ impl Coordinator {
                     let refused = GroupError::IllegalGeneration { asked: generation.unwrap_or(-1), current: 0 };
                     out.push(Effect::Respond(ticket, Response::CommitOffsets(Err(refused))));
                 }
+            }
+            Request::Guard => out.push(Effect::Respond(ticket, Response::Guard(Ok(self.ends.guard())))),
+            Request::CommitInTransaction(commit) => self.commit_pending(now, wall, ticket, *commit, out),
+            Request::EndTransaction { group, producer, commit, mark } => {
+                self.end_transaction(now, wall, ticket, &group, producer, commit, mark, out);
             }
             Request::FetchOffsets { group, topics } => {
                 let empty = Group::new(String::new(), wall);
@@ -401,7 +433,7 @@ impl Coordinator {
             out.push(refuse(GroupError::NotFound));
             return;
         };
-        if group.state != State::Empty {
+        if group.state != State::Empty || !group.pending.is_empty() || group.pending_writes_out > 0 {
             out.push(refuse(GroupError::NotEmpty));
             return;
         }
@@ -503,6 +535,18 @@ impl Coordinator {
                     }
                 };
                 self.with_group(now, wall, &group, out, keep);
+            }
+            What::Pending { group, producer, epoch, offsets } => {
+                let keep =
+                    |group: &mut Group, _: &mut Context<'_>| group.pending_written(producer, epoch, offsets, is_durable);
+                self.with_group(now, wall, &group, out, keep);
+            }
+            What::End { group, producer, commit, mark } => {
+                let keep = |group: &mut Group, _: &mut Context<'_>| group.end_written(producer, commit, is_durable);
+                self.with_group(now, wall, &group, out, keep);
+                if is_durable {
+                    self.note_end(producer, mark);
+                }
             }
             What::Group { group, record } => {
                 let keep = |group: &mut Group, cx: &mut Context<'_>| {

@@ -48,6 +48,12 @@ pub enum GroupError {
     /// This node coordinates since a moment ago and reads what was written before. Retry.
     #[error("the groups are being loaded")]
     Loading,
+    /// A newer incarnation of the producer has committed: stop.
+    #[error("a newer incarnation of the producer has offsets in this group")]
+    FencedProducer,
+    /// Ask again whether the transaction is under way.
+    #[error("the producer's transaction ended meanwhile")]
+    TransactionEnded,
     /// No such group.
     #[error("no such group")]
     NotFound,

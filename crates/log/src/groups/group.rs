@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{Tick, Timestamp};
+use base::{ProducerId, Tick, Timestamp};
 use bytes::Bytes;
 
 use super::coordinator::{Effect, GroupsConfig, Record, Ticket, WriteId};
 use super::error::GroupError;
 use super::limits::{REBALANCE_MS_MAX, WRITES_MAX};
+use super::pending::Pending;
 use super::record::{GroupRecord, Key, MemberRecord, Place};
 use super::request::{Committed, DescribedGroup, DescribedMember, Join, JoinedMember, Protocol, Response};
 use super::write::{Reply, What, Writes};
@@ -168,6 +169,10 @@ pub struct Group {
     /// Ids given to clients that have not yet joined with them, and until when they may.
     pub promised: BTreeMap<String, Tick>,
     pub offsets: BTreeMap<Place, Committed>,
+    /// Offsets of transactions under way.
+    pub pending: BTreeMap<ProducerId, Pending>,
+    /// Of the writes that are out: those of offsets in transactions.
+    pub pending_writes_out: usize,
     /// The group's record as the log has it: what a checkpoint repeats.
     pub durable: Option<Bytes>,
     /// Writes that are out and will change the group.
@@ -191,6 +196,8 @@ impl Group {
             instances: BTreeMap::new(),
             promised: BTreeMap::new(),
             offsets: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            pending_writes_out: 0,
             durable: None,
             writes_out: 0,
             scheduled: None,
@@ -209,7 +216,7 @@ impl Group {
 
     /// Nobody would miss it: it has nothing, and the log does not know it.
     pub fn is_blank(&self) -> bool {
-        self.durable.is_none() && self.is_unused() && self.offsets.is_empty() && self.writes_out == 0
+        self.durable.is_none() && self.is_unused() && self.offsets.is_empty() && self.pending.is_empty() && self.writes_out == 0
     }
 
     /// No member, and nobody about to become one.

@@ -14,6 +14,8 @@ pub const GROUP_ASSIGNMENT_BYTES_MAX: usize = 4 << 20;
 pub const GROUPS_MAX: usize = 100_000;
 /// Most partitions a group may have offsets for.
 pub const OFFSETS_PER_GROUP_MAX: usize = 100_000;
+/// Most producers whose transactions ended last that are remembered.
+pub const PRODUCERS_REMEMBERED_MAX: usize = 10_000;
 /// Most writes that are not yet durable; further requests are told to retry.
 pub const WRITES_MAX: usize = 10_000;
 /// Longest wait for a write; after it the requester is told to retry.

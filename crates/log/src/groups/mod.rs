@@ -30,13 +30,14 @@
 //! - The internal topic has no cleaner: now and then append [`Coordinator::checkpoint`], each part while no write is out, and trim
 //!   what is below the first part.
 //!
-//! Not here: Kafka's error codes, whether a topic exists, transactions. Records: docs/formats/consumer-offsets.md.
+//! Not here: Kafka's error codes, whether a topic exists, whether a transaction is under way. Records: docs/formats/consumer-offsets.md.
 
 mod coordinator;
 mod error;
 mod group;
 pub mod limits;
 mod offsets;
+mod pending;
 mod rebalance;
 mod record;
 mod request;
@@ -51,5 +52,5 @@ pub use error::GroupError;
 pub use group::GroupState;
 pub use request::{
     Assignment, CommitOffset, Committed, DeletedOffset, DescribedGroup, DescribedMember, Join, Joined, JoinedMember,
-    Leaver, ListedGroup, OffsetOutcome, Protocol, Request, Response, Synced, TopicOffsets, TopicPartitions,
+    Leaver, ListedGroup, OffsetOutcome, Protocol, Request, Response, Synced, TopicOffsets, TopicPartitions, TransactionCommit,
 };

@@ -1,6 +1,6 @@
 //! Offsets: kept, told, deleted, forgotten after a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::{Offset, Timestamp};
 
@@ -30,7 +30,7 @@ impl Group {
         let mut outcomes = Vec::with_capacity(asked.len());
         let mut offsets = Vec::new();
         for asked in asked {
-            let result = check_offset(&asked, cx.config.offset_metadata_bytes_max);
+            let result = check_offset(asked.offset, &asked.metadata, cx.config.offset_metadata_bytes_max);
             outcomes.push(OffsetOutcome {
                 topic: asked.topic.clone(),
                 partition: asked.partition,
@@ -87,14 +87,20 @@ impl Group {
     pub fn fetch(&self, topics: Option<&[TopicPartitions]>) -> Vec<TopicOffsets> {
         let Some(topics) = topics else {
             let mut found: BTreeMap<&str, TopicOffsets> = BTreeMap::new();
+            let empty =
+                |topic: &str| TopicOffsets { topic: topic.to_owned(), partitions: Vec::new(), unstable: Vec::new() };
             for (place, committed) in &self.offsets {
-                let empty = || TopicOffsets { topic: place.topic.clone(), partitions: Vec::new() };
-                let topic = found.entry(&place.topic).or_insert_with(empty);
+                let topic = found.entry(&place.topic).or_insert_with(|| empty(&place.topic));
                 topic.partitions.push((place.partition, Some(committed.clone())));
+            }
+            let pending: BTreeSet<&Place> = self.pending.values().flat_map(|pending| pending.offsets.keys()).collect();
+            for place in pending {
+                found.entry(&place.topic).or_insert_with(|| empty(&place.topic)).unstable.push(place.partition);
             }
             return found.into_values().collect();
         };
         let offset = |topic: &str, partition| self.offsets.get(&Place { topic: topic.to_owned(), partition }).cloned();
+        let is_unstable = |topic: &str, partition| self.is_unstable(&Place { topic: topic.to_owned(), partition });
         let fetched = |asked: &TopicPartitions| TopicOffsets {
             topic: asked.topic.clone(),
             partitions: asked
@@ -102,6 +108,7 @@ impl Group {
                 .iter()
                 .map(|partition| (*partition, offset(&asked.topic, *partition)))
                 .collect(),
+            unstable: asked.partitions.iter().copied().filter(|at| is_unstable(&asked.topic, *at)).collect(),
         };
         topics.iter().map(fetched).collect()
     }
@@ -137,7 +144,7 @@ impl Group {
 
     /// What nobody has used for the retention time: offsets, and whether the group itself goes with them.
     pub fn expired(&self, wall: Timestamp, retention_ms: u64) -> (Vec<Place>, bool) {
-        if !self.is_unused() || self.writes_out > 0 {
+        if !self.is_unused() || self.writes_out > 0 || !self.pending.is_empty() {
             return (Vec::new(), false);
         }
         let since = if self.durable.is_some() { self.since } else { Timestamp(i64::MIN) };
@@ -150,9 +157,10 @@ impl Group {
     }
 }
 
-fn check_offset(asked: &CommitOffset, metadata_bytes_max: usize) -> Result<(), GroupError> {
-    if asked.metadata.len() > metadata_bytes_max {
+/// Whether an offset can be kept.
+pub fn check_offset(offset: i64, metadata: &str, metadata_bytes_max: usize) -> Result<(), GroupError> {
+    if metadata.len() > metadata_bytes_max {
         return Err(GroupError::OffsetMetadataTooLarge(metadata_bytes_max));
     }
-    if asked.offset < 0 { Err(GroupError::InvalidOffset(asked.offset)) } else { Ok(()) }
+    if offset < 0 { Err(GroupError::InvalidOffset(offset)) } else { Ok(()) }
 }

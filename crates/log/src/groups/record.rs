@@ -1,6 +1,6 @@
 //! The records of the internal topic, as drawn in docs/formats/consumer-offsets.md.
 
-use base::{Offset, PartitionIndex, Timestamp};
+use base::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp};
 use bytes::Bytes;
 
 use super::request::Committed;
@@ -8,6 +8,8 @@ use crate::fields::{Damaged, Reading, put_bytes, put_len32, put_ms, put_nullable
 
 const OFFSET_KEY: i16 = 1;
 const GROUP_KEY: i16 = 2;
+const PENDING_KEY: i16 = 1001;
+const PENDING_VALUE: i16 = 1;
 const VALUE: i16 = 3;
 
 /// A partition by the name of its topic, as clients know it.
@@ -22,6 +24,8 @@ pub struct Place {
 pub enum Key {
     Offset { group: String, place: Place },
     Group { group: String },
+    /// An offset of a transaction under way.
+    Pending { group: String, producer: ProducerId, place: Place },
 }
 
 /// A group's durable part.
@@ -62,6 +66,13 @@ impl Key {
                 out.extend(GROUP_KEY.to_be_bytes());
                 put_string(&mut out, group);
             }
+            Self::Pending { group, producer, place } => {
+                out.extend(PENDING_KEY.to_be_bytes());
+                put_string(&mut out, group);
+                out.extend(producer.0.to_be_bytes());
+                put_string(&mut out, &place.topic);
+                out.extend(place.partition.0.to_be_bytes());
+            }
         }
         out.into()
     }
@@ -76,6 +87,12 @@ impl Key {
                 Self::Offset { group, place }
             }
             GROUP_KEY => Self::Group { group: read.string()? },
+            PENDING_KEY => {
+                let group = read.string()?;
+                let producer = ProducerId(read.i64()?);
+                let place = Place { topic: read.string()?, partition: PartitionIndex(read.i32()?) };
+                Self::Pending { group, producer, place }
+            }
             _ => return Ok(None),
         };
         read.end()?;
@@ -104,6 +121,21 @@ pub fn decode_offset(bytes: &[u8]) -> Result<Committed, Damaged> {
     };
     read.end()?;
     if committed.offset < Offset::ZERO { Err(Damaged("its offset is negative")) } else { Ok(committed) }
+}
+
+pub fn encode_pending(epoch: ProducerEpoch, committed: &Committed) -> Bytes {
+    let mut out = Vec::new();
+    out.extend(PENDING_VALUE.to_be_bytes());
+    out.extend(epoch.0.to_be_bytes());
+    out.extend(&encode_offset(committed)[..]);
+    out.into()
+}
+
+pub fn decode_pending(bytes: &[u8]) -> Result<(ProducerEpoch, Committed), Damaged> {
+    let mut read = Reading(bytes);
+    read.version(PENDING_VALUE)?;
+    let epoch = ProducerEpoch(read.i16()?);
+    Ok((epoch, decode_offset(read.0)?))
 }
 
 impl GroupRecord {
@@ -171,7 +203,14 @@ mod tests {
         let committed = Committed { offset: Offset(258), leader_epoch: -1, metadata: "m".into(), at: Timestamp(1) };
         let bytes = encode_offset(&committed);
         assert_eq!(&bytes[..], b"\0\x03\0\0\0\0\0\0\x01\x02\xff\xff\xff\xff\0\x01m\0\0\0\0\0\0\0\x01");
-        assert_eq!(decode_offset(&bytes), Ok(committed));
+        assert_eq!(decode_offset(&bytes), Ok(committed.clone()));
+        let place = Place { topic: "t".into(), partition: PartitionIndex(3) };
+        let key = Key::Pending { group: "g1".into(), producer: ProducerId(7), place };
+        assert_eq!(&key.encode()[..], b"\x03\xe9\0\x02g1\0\0\0\0\0\0\0\x07\0\x01t\0\0\0\x03");
+        assert_eq!(Key::decode(&key.encode()), Ok(Some(key)));
+        let pending = encode_pending(ProducerEpoch(5), &committed);
+        assert_eq!(pending[..], [&b"\0\x01\0\x05"[..], &bytes].concat());
+        assert_eq!(decode_pending(&pending), Ok((ProducerEpoch(5), committed)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What members and administrators ask, and the answers.
 
-use base::{Offset, PartitionIndex, Timestamp};
+use base::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp};
 use bytes::Bytes;
 
 use super::error::GroupError;
@@ -61,6 +61,21 @@ pub struct CommitOffset {
     pub metadata: String,
 }
 
+/// Positions that count when a transaction commits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TransactionCommit {
+    pub group: String,
+    pub producer: ProducerId,
+    pub epoch: ProducerEpoch,
+    /// From [`Request::Guard`], before the transaction was verified.
+    pub guard: u64,
+    /// `None`: the producer does not say for whom it reads.
+    pub generation: Option<i32>,
+    pub member: String,
+    pub instance: Option<String>,
+    pub offsets: Vec<CommitOffset>,
+}
+
 /// Partitions of one topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicPartitions {
@@ -102,6 +117,18 @@ pub enum Request {
         member: String,
         instance: Option<String>,
         offsets: Vec<CommitOffset>,
+    },
+    /// Taken before it is asked whether a transaction is under way.
+    Guard,
+    /// Answered as [`Request::CommitOffsets`]; nobody sees the offsets before the transaction commits.
+    CommitInTransaction(Box<TransactionCommit>),
+    /// The producer's transaction was committed, or aborted: its offsets become the group's, or go.
+    EndTransaction {
+        group: String,
+        producer: ProducerId,
+        commit: bool,
+        /// The transaction coordinator's term, and its round: one that has been carried out does nothing.
+        mark: (u64, u64),
     },
     FetchOffsets {
         group: String,
@@ -184,6 +211,8 @@ pub type DeletedOffset = OffsetOutcome;
 pub struct TopicOffsets {
     pub topic: String,
     pub partitions: Vec<(PartitionIndex, Option<Committed>)>,
+    /// Those that transactions under way have offsets for.
+    pub unstable: Vec<PartitionIndex>,
 }
 
 /// A member for people to see.
@@ -228,6 +257,8 @@ pub enum Response {
     Leave(Result<Vec<Result<(), GroupError>>, GroupError>),
     /// In the order of the request.
     CommitOffsets(Result<Vec<OffsetOutcome>, GroupError>),
+    Guard(Result<u64, GroupError>),
+    EndTransaction(Result<(), GroupError>),
     /// Never empty for want of an answer: a client that is told of no offset starts from the beginning or the end.
     FetchOffsets(Result<Vec<TopicOffsets>, GroupError>),
     /// `None`: no such group.
@@ -242,18 +273,26 @@ impl Request {
     /// The answer that refuses this request as a whole. For a caller that cannot even ask the coordinator.
     #[must_use]
     pub fn refused(&self, error: GroupError) -> Response {
+        self.refused_as()(error)
+    }
+
+    /// As [`Request::refused`], for later.
+    #[must_use]
+    pub const fn refused_as(&self) -> fn(GroupError) -> Response {
         match self {
-            Self::Join(_) => Response::Join(Err(error)),
-            Self::Sync { .. } => Response::Sync(Err(error)),
-            Self::Heartbeat { .. } => Response::Heartbeat(Err(error)),
-            Self::Leave { .. } => Response::Leave(Err(error)),
-            Self::CommitOffsets { .. } => Response::CommitOffsets(Err(error)),
-            Self::FetchOffsets { .. } => Response::FetchOffsets(Err(error)),
-            Self::Describe { .. } => Response::Describe(Err(error)),
-            Self::List { .. } => Response::List(Err(error)),
-            Self::Delete { .. } => Response::Delete(Err(error)),
-            Self::DeleteOffsets { .. } => Response::DeleteOffsets(Err(error)),
-            Self::ForgetTopic { .. } => Response::ForgetTopic(Err(error)),
+            Self::Join(_) => |error| Response::Join(Err(error)),
+            Self::Sync { .. } => |error| Response::Sync(Err(error)),
+            Self::Heartbeat { .. } => |error| Response::Heartbeat(Err(error)),
+            Self::Leave { .. } => |error| Response::Leave(Err(error)),
+            Self::CommitOffsets { .. } | Self::CommitInTransaction(_) => |error| Response::CommitOffsets(Err(error)),
+            Self::Guard => |error| Response::Guard(Err(error)),
+            Self::EndTransaction { .. } => |error| Response::EndTransaction(Err(error)),
+            Self::FetchOffsets { .. } => |error| Response::FetchOffsets(Err(error)),
+            Self::Describe { .. } => |error| Response::Describe(Err(error)),
+            Self::List { .. } => |error| Response::List(Err(error)),
+            Self::Delete { .. } => |error| Response::Delete(Err(error)),
+            Self::DeleteOffsets { .. } => |error| Response::DeleteOffsets(Err(error)),
+            Self::ForgetTopic { .. } => |error| Response::ForgetTopic(Err(error)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::Tick;
+use base::{ProducerEpoch, ProducerId, Tick};
 use bytes::Bytes;
 
 use super::coordinator::{Ticket, WriteId};
@@ -23,6 +23,10 @@ pub struct Reply {
 pub enum What {
     /// A group has these offsets.
     Offsets { group: String, offsets: Vec<(Place, Committed)> },
+    /// A group has these offsets of a transaction.
+    Pending { group: String, producer: ProducerId, epoch: ProducerEpoch, offsets: Vec<(Place, Committed)> },
+    /// A transaction's offsets are the group's, or gone.
+    End { group: String, producer: ProducerId, commit: bool, mark: (u64, u64) },
     /// A group's record is this one. If it is the assignment that members wait for, they are answered.
     Group { group: String, record: Bytes },
     /// These offsets and groups are gone.

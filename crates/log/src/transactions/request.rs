@@ -146,14 +146,20 @@ pub enum Response {
 impl Request {
     /// The answer that refuses this request. For a caller that cannot even ask the coordinator, too.
     #[must_use]
-    pub const fn refused(&self, error: TransactionError) -> Response {
+    pub fn refused(&self, error: TransactionError) -> Response {
+        self.refused_as()(error)
+    }
+
+    /// As [`Request::refused`], for later.
+    #[must_use]
+    pub const fn refused_as(&self) -> fn(TransactionError) -> Response {
         match self {
-            Self::Init { .. } => Response::Init(Err(error)),
-            Self::Add { .. } => Response::Add(Err(error)),
-            Self::End { .. } => Response::End(Err(error)),
-            Self::Verify { .. } => Response::Verify(Err(error)),
-            Self::Describe { .. } => Response::Describe(Err(error)),
-            Self::List { .. } => Response::List(Err(error)),
+            Self::Init { .. } => |error| Response::Init(Err(error)),
+            Self::Add { .. } => |error| Response::Add(Err(error)),
+            Self::End { .. } => |error| Response::End(Err(error)),
+            Self::Verify { .. } => |error| Response::Verify(Err(error)),
+            Self::Describe { .. } => |error| Response::Describe(Err(error)),
+            Self::List { .. } => |error| Response::List(Err(error)),
         }
     }
 }

@@ -1,134 +1,107 @@
-//! The group coordinator at work, on the node whose duty it is (see [`duty`]): one task that owns it, its log, its clock.
-//!
-//! ```text
-//! edges --queue--> task: step --Persist--> one append at a time to __consumer_offsets
-//!   ^                |   ^----- Persisted | WriteFailed ------'
-//!   +--- Respond ----+   '----- Tick at the next deadline
-//! ```
-//! What is written while an append is under way goes together with the next one, so that many commits share one fsync. A
-//! checkpoint is appended in parts between the writes when enough has been written since the last one, then the log is trimmed
-//! below it.
-//!
-//! What always holds: the records of the coordinator's effects reach the log in their order, and never two appends at once.
+//! The consumer groups of a node: [`coordination`](super::coordination) with the log's group coordinator in it.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::pin::Pin;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::batch::{BatchHeader, Codec, split};
-use base::limits::BATCH_BYTES_MAX;
-use base::records::{BatchBuilder, decode_shared};
-use base::{Offset, Term, TopicPartition};
-use bytes::{Bytes, BytesMut};
-use control::State;
-use log::AppendError;
-use log::groups::{Coordinator, Effect, GroupError, GroupsConfig, Input, Record, Request, Response, Ticket, WriteId};
-use log::{ReadLimit, Reader};
-use tokio::sync::{mpsc, oneshot, watch};
+use base::{Tick, Timestamp};
+use log::groups::{CheckpointPart, Coordinator, GroupError, GroupsConfig, Request, Response};
+use log::groups::{Effect as GroupEffect, Input as GroupInput};
 
+use super::coordination::{Absent, Desk, Effect, Input, Machine, WAITING_MAX, Works};
 use super::hosting::Hosting;
-use super::{Acks, time};
 use crate::config::Config;
-use crate::shell::logs::{LogsError, LogsHandle};
+use crate::shell::logs::LogsHandle;
 use crate::shell::meta::MetaHandle;
-use duty::{Duty, Keeper};
-
-mod duty;
 
 /// The internal topic.
 pub const TOPIC: &str = "__consumer_offsets";
-/// Requests waiting for the task.
-const QUEUE_MAX: usize = 4_096;
-/// Requests that wait for an answer: members waiting for a rebalance, committers for a write.
-const WAITING_MAX: usize = 65_536;
-/// A batch is closed when it has this much; a record larger than that has a batch of its own.
-const BATCH_BYTES: usize = 1 << 20;
-/// What goes into one append.
-const APPEND_BYTES: usize = 4 << 20;
-/// Longest wait for an append; below the coordinator's own bound, so that the outcome is told rather than guessed.
-const APPEND_MS_MAX: u64 = 8_000;
-/// A checkpoint is due when this much has been written since the last, and at least twice what that one had.
-const CHECKPOINT_AFTER_BYTES: u64 = 8 << 20;
-/// Read at a time when loading.
-const READ_BYTES: usize = 4 << 20;
-/// How long the start of a node alone waits for its groups.
-const START_PATIENCE: Duration = Duration::from_secs(10);
-/// Longest sleep without a deadline.
-const IDLE: Duration = Duration::from_secs(60);
 
-const _: () =
-    assert!(APPEND_MS_MAX < log::groups::limits::WRITE_MS_MAX, "the append must end before its writers give up");
-const _: () = assert!(APPEND_BYTES <= BATCH_BYTES_MAX, "an append is one command of the log");
+impl Machine for Coordinator {
+    const TOPIC: &'static str = TOPIC;
+    const WHAT: &'static str = "consumer groups";
+    type Request = Request;
+    type Response = Response;
+    type Errand = Infallible;
+    type Outcome = Infallible;
+
+    fn load(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
+        Self::load(self, key, value).map_err(|error| error.to_string())
+    }
+
+    fn loaded(&mut self, now: Tick, _wall: Timestamp) {
+        Self::loaded(self, now);
+    }
+
+    fn len(&self) -> usize {
+        Self::len(self)
+    }
+
+    fn checkpoint(&self, after: Option<&str>, bytes: usize) -> CheckpointPart {
+        Self::checkpoint(self, after, bytes)
+    }
+
+    fn next_deadline(&self) -> Option<Tick> {
+        Self::next_deadline(self)
+    }
+
+    fn step(&mut self, now: Tick, wall: Timestamp, input: Input<Self>) -> Vec<Effect<Self>> {
+        let input = match input {
+            Input::Request(ticket, request) => GroupInput::Request(ticket, request),
+            Input::Persisted(id) => GroupInput::Persisted(id),
+            Input::WriteFailed(id) => GroupInput::WriteFailed(id),
+            Input::Done(never) => match never {},
+            Input::Tick => GroupInput::Tick,
+        };
+        let effect = |effect| match effect {
+            GroupEffect::Respond(ticket, response) => Effect::Respond(ticket, response),
+            GroupEffect::Persist(id, records) => Effect::Persist(id, records),
+        };
+        Self::step(self, now, wall, input).into_iter().map(effect).collect()
+    }
+
+    fn busy(request: &Request) -> Response {
+        request.refused(GroupError::Busy { what: "waiting requests", max: WAITING_MAX })
+    }
+
+    fn topic_gone(name: &str) -> Option<Request> {
+        Some(Request::ForgetTopic { topic: name.to_owned() })
+    }
+}
 
 /// The groups, wherever they are coordinated.
 #[derive(Clone)]
 pub struct Groups {
-    duty: watch::Receiver<Duty>,
-}
-
-#[derive(Debug)]
-struct Asked {
-    request: Request,
-    answer: oneshot::Sender<Response>,
+    desk: Desk<Coordinator>,
 }
 
 impl Groups {
-    /// Makes the internal topic if it is absent, and coordinates whenever this node leads its partition. A node alone is
-    /// waited for until it does, a while; one of several answers "not available" until somebody leads.
+    /// See [`Desk::open`]. One node of several answers "not available" until somebody leads.
     pub async fn start(config: &Arc<Config>, meta: &MetaHandle, hosting: &Hosting, logs: &LogsHandle) -> Self {
-        let (duty, mut watched) = watch::channel(Duty::Unknown);
-        let (config, meta, hosting, logs) = (Arc::clone(config), meta.clone(), hosting.clone(), logs.clone());
         let is_alone = config.cluster.peers.0.len() < 2;
-        let task = tokio::spawn(Keeper { config, meta, hosting, logs, duty }.run());
-        tokio::spawn(async move {
-            // A node that stopped is started again and recovers; one without its groups would refuse them for ever.
-            if task.await.is_err_and(|error| error.is_panic()) {
-                tracing::error!("the group coordinator panicked: the process ends and recovers when started again");
-                std::process::abort();
-            }
-        });
-        if is_alone {
-            let here = watched.wait_for(|duty| matches!(duty, Duty::Here(_)));
-            if tokio::time::timeout(START_PATIENCE, here).await.is_err() {
-                tracing::error!(topic = TOPIC, "consumer groups are not available yet: their partition is not served");
-            }
-        }
-        Self { duty: watched }
+        let config = Arc::clone(config);
+        let make = Box::new(move || Coordinator::new(groups_config(&config)));
+        let works = Works { make, run: Arc::new(|_, never: Infallible| match never {}) };
+        Self { desk: Desk::open(is_alone, meta, hosting, logs, works).await }
     }
 
     /// Asks the coordinator. Every wait in it has a deadline of its own.
     pub async fn request(&self, request: Request) -> Response {
-        let duty = self.duty.borrow().clone();
-        let requests = match duty {
-            Duty::Here(requests) => requests,
-            Duty::Unknown => return request.refused(GroupError::NotAvailable),
+        let is_heartbeat = matches!(request, Request::Heartbeat { .. });
+        let is_list = matches!(request, Request::List { .. });
+        // Of the same kind, for when the request itself is gone.
+        let refuse = request.refused_as();
+        match self.desk.ask(request).await {
+            Ok(response) => response,
             // As Kafka's brokers do: a member cannot be told anything yet, and clients take an error here for the end.
-            Duty::Loading if matches!(request, Request::Heartbeat { .. }) => return Response::Heartbeat(Ok(())),
-            Duty::Loading => return request.refused(GroupError::Loading),
+            Err(Absent::Loading) if is_heartbeat => Response::Heartbeat(Ok(())),
             // Clients ask every node for its groups and put the lists together.
-            Duty::Elsewhere if matches!(request, Request::List { .. }) => return Response::List(Ok(Vec::new())),
-            Duty::Elsewhere => return request.refused(GroupError::NotCoordinator),
-        };
-        let refused = request.refused(GroupError::NotCoordinator);
-        let (answer, answered) = oneshot::channel();
-        if requests.send(Asked { request, answer }).await.is_err() {
-            return refused;
+            Err(Absent::Elsewhere) if is_list => Response::List(Ok(Vec::new())),
+            Err(Absent::Unknown) => refuse(GroupError::NotAvailable),
+            Err(Absent::Loading) => refuse(GroupError::Loading),
+            Err(Absent::Elsewhere) => refuse(GroupError::NotCoordinator),
         }
-        // Nobody answers: another node coordinates by now.
-        answered.await.unwrap_or(refused)
     }
-}
-
-/// Never trimmed by time or size: the task trims it itself, below a checkpoint.
-fn overrides() -> BTreeMap<String, String> {
-    let overrides = [
-        ("max.message.bytes", BATCH_BYTES_MAX.to_string()),
-        ("retention.bytes", "-1".to_owned()),
-        ("retention.ms", "-1".to_owned()),
-        ("segment.bytes", (BATCH_BYTES_MAX + (1 << 20)).to_string()),
-    ];
-    overrides.map(|(key, value)| (key.to_owned(), value)).into()
 }
 
 fn groups_config(config: &Config) -> GroupsConfig {
@@ -142,318 +115,6 @@ fn groups_config(config: &Config) -> GroupsConfig {
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
         ..GroupsConfig::default()
     }
-}
-
-/// Everything the internal topic holds, and how many bytes that were.
-fn load(reader: &Reader, config: GroupsConfig) -> Result<(Coordinator, u64), log::ReadError> {
-    let mut coordinator = Coordinator::new(config);
-    let (mut from, end, mut bytes) = (reader.start(), reader.committed(), 0);
-    while from < end {
-        let fetched = reader.read(from, READ_BYTES, ReadLimit::Committed)?;
-        if fetched.next <= from {
-            break;
-        }
-        bytes += fetched.bytes.len() as u64;
-        for (header, batch) in split(&fetched.bytes).flatten() {
-            load_batch(&mut coordinator, &header, &batch);
-        }
-        from = fetched.next;
-    }
-    coordinator.loaded(time::now());
-    tracing::debug!(groups = coordinator.len(), bytes, "consumer groups loaded");
-    Ok((coordinator, bytes))
-}
-
-/// What cannot be read is skipped and said: the other groups go on.
-fn load_batch(coordinator: &mut Coordinator, header: &BatchHeader, batch: &Bytes) {
-    if header.is_control() {
-        return;
-    }
-    let decoded = match decode_shared(batch) {
-        Ok(decoded) => decoded,
-        Err(error) => {
-            tracing::error!(offset = %header.base_offset, %error, "records of consumer groups are lost: their batch cannot be read");
-            return;
-        }
-    };
-    for record in decoded.iter() {
-        match record {
-            Ok(record) => {
-                let Some(key) = record.key else { continue };
-                if let Err(error) = coordinator.load(key, record.value) {
-                    tracing::error!(offset = %record.offset, %error, "a record of a consumer group is lost");
-                }
-            }
-            Err(error) => {
-                tracing::error!(offset = %header.base_offset, %error, "records of consumer groups are lost");
-                return;
-            }
-        }
-    }
-}
-
-type Writing = Pin<Box<dyn Future<Output = Written> + Send>>;
-
-/// How an append ended.
-struct Written {
-    of: Of,
-    bytes: u64,
-    result: Result<Offset, LogsError>,
-}
-
-/// What an append was for.
-enum Of {
-    Writes(Vec<WriteId>),
-    Checkpoint { last: Option<String> },
-    Trim,
-}
-
-/// A checkpoint under way.
-struct Checkpoint {
-    /// The log is trimmed below here when it is complete.
-    first: Option<Offset>,
-    last: Option<String>,
-    is_complete: bool,
-    bytes: u64,
-}
-
-struct Task {
-    coordinator: Coordinator,
-    logs: LogsHandle,
-    partition: TopicPartition,
-    /// Under which it was loaded; nothing is written under another.
-    term: Term,
-    last_ticket: u64,
-    waiting: BTreeMap<Ticket, oneshot::Sender<Response>>,
-    writes: VecDeque<(WriteId, Vec<Record>)>,
-    checkpoint: Option<Checkpoint>,
-    bytes_since_checkpoint: u64,
-    checkpoint_bytes: u64,
-    /// The last append failed: it is said once, and once when it is over.
-    is_failing: bool,
-}
-
-impl Task {
-    fn new(coordinator: Coordinator, logs: LogsHandle, partition: TopicPartition, term: Term, bytes: u64) -> Self {
-        Self {
-            coordinator,
-            logs,
-            partition,
-            term,
-            last_ticket: 0,
-            waiting: BTreeMap::new(),
-            writes: VecDeque::new(),
-            checkpoint: None,
-            bytes_since_checkpoint: bytes,
-            checkpoint_bytes: 0,
-            is_failing: false,
-        }
-    }
-
-    /// Until nobody asks any more, or the partition has another leader.
-    async fn run(mut self, mut queue: mpsc::Receiver<Asked>, mut states: watch::Receiver<Arc<State>>) {
-        let mut writing: Option<Writing> = None;
-        let mut state = Arc::clone(&states.borrow_and_update());
-        loop {
-            if writing.is_none() {
-                writing = self.next_write();
-            }
-            let now = time::now();
-            let next = self.coordinator.next_deadline();
-            let sleep = next.map_or(IDLE, |at| Duration::from_millis(at.since(now)).min(IDLE));
-            tokio::select! {
-                asked = queue.recv() => match asked {
-                    Some(asked) => self.ask(asked),
-                    None => return,
-                },
-                written = under_way(&mut writing) => {
-                    writing = None;
-                    if matches!(written.result, Err(LogsError::Append(AppendError::NotLeader { .. }))) {
-                        return;
-                    }
-                    self.written(written);
-                }
-                Ok(()) = states.changed() => {
-                    let before = std::mem::replace(&mut state, Arc::clone(&states.borrow_and_update()));
-                    let gone = before.topics.values().filter(|topic| !state.topics.contains_key(&topic.id));
-                    gone.for_each(|topic| self.forget(&topic.name));
-                }
-                () = tokio::time::sleep(sleep) => self.step(Input::Tick),
-            }
-        }
-    }
-
-    /// A topic was deleted, on whichever node.
-    fn forget(&mut self, topic: &str) {
-        let (answer, _nobody_waits) = oneshot::channel();
-        self.ask(Asked { request: Request::ForgetTopic { topic: topic.to_owned() }, answer });
-    }
-
-    fn ask(&mut self, asked: Asked) {
-        if self.waiting.len() >= WAITING_MAX {
-            let busy = GroupError::Busy { what: "waiting requests", max: WAITING_MAX };
-            drop(asked.answer.send(asked.request.refused(busy)));
-            return;
-        }
-        self.last_ticket += 1;
-        let ticket = Ticket(self.last_ticket);
-        self.waiting.insert(ticket, asked.answer);
-        self.step(Input::Request(ticket, asked.request));
-    }
-
-    fn step(&mut self, input: Input) {
-        for effect in self.coordinator.step(time::now(), time::wall(), input) {
-            match effect {
-                Effect::Persist(id, records) => self.writes.push_back((id, records)),
-                Effect::Respond(ticket, response) => {
-                    if let Some(answer) = self.waiting.remove(&ticket) {
-                        // Nobody listens any more if the connection is gone.
-                        drop(answer.send(response));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The next append: parts of a checkpoint and writes by turns, so that neither waits for all of the other.
-    fn next_write(&mut self) -> Option<Writing> {
-        let due = CHECKPOINT_AFTER_BYTES.max(2 * self.checkpoint_bytes);
-        if self.checkpoint.is_none() && self.bytes_since_checkpoint >= due {
-            self.checkpoint = Some(Checkpoint { first: None, last: None, is_complete: false, bytes: 0 });
-            self.bytes_since_checkpoint = 0;
-            return self.checkpoint_part();
-        }
-        if self.writes.is_empty() {
-            return self.checkpoint_part();
-        }
-        let (mut ids, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while let Some((id, more)) = self.writes.pop_front() {
-            bytes += more.iter().map(Record::size_bytes).sum::<usize>();
-            ids.push(id);
-            records.extend(more);
-            if bytes >= APPEND_BYTES {
-                break;
-            }
-        }
-        Some(self.append(Of::Writes(ids), &records))
-    }
-
-    fn checkpoint_part(&mut self) -> Option<Writing> {
-        let checkpoint = self.checkpoint.as_ref()?;
-        if checkpoint.is_complete {
-            let Some(first) = checkpoint.first else {
-                self.checkpoint = None;
-                return None;
-            };
-            let (logs, partition) = (self.logs.clone(), self.partition);
-            return Some(Box::pin(async move {
-                Written { of: Of::Trim, bytes: 0, result: logs.delete_before(partition, first).await }
-            }));
-        }
-        let part = self.coordinator.checkpoint(checkpoint.last.as_deref(), APPEND_BYTES);
-        if part.records.is_empty() {
-            self.checkpoint = None;
-            return None;
-        }
-        Some(self.append(Of::Checkpoint { last: part.last }, &part.records))
-    }
-
-    fn append(&self, of: Of, records: &[Record]) -> Writing {
-        let (logs, partition, term) = (self.logs.clone(), self.partition, self.term);
-        let appends = appends(records);
-        Box::pin(async move {
-            let appends = match appends {
-                Ok(appends) => appends,
-                Err(error) => {
-                    tracing::error!(%error, "records of consumer groups cannot be written");
-                    return Written { of, bytes: 0, result: Err(LogsError::Closed) };
-                }
-            };
-            let bytes = appends.iter().map(|append| append.len() as u64).sum();
-            let deadline = time::now().plus(APPEND_MS_MAX);
-            let mut first = None;
-            for append in appends {
-                // Under another term what was loaded may not be what there is.
-                match logs.append_in_term(partition, append, Acks::All, deadline, term).await {
-                    Ok(appended) => {
-                        first.get_or_insert(appended.base_offset);
-                    }
-                    Err(error) => return Written { of, bytes, result: Err(error) },
-                }
-            }
-            Written { of, bytes, result: first.ok_or(LogsError::Closed) }
-        })
-    }
-
-    fn written(&mut self, written: Written) {
-        self.say(written.result.as_ref().err());
-        match written.of {
-            Of::Writes(ids) => {
-                self.bytes_since_checkpoint += written.bytes;
-                for id in ids {
-                    let is_durable = written.result.is_ok();
-                    self.step(if is_durable { Input::Persisted(id) } else { Input::WriteFailed(id) });
-                }
-            }
-            Of::Checkpoint { last } => match (written.result, &mut self.checkpoint) {
-                (Ok(first), Some(checkpoint)) => {
-                    checkpoint.first.get_or_insert(first);
-                    checkpoint.is_complete = last.is_none();
-                    checkpoint.last = last;
-                    checkpoint.bytes += written.bytes;
-                }
-                // The log stays as it is; the next one comes when as much has been written again.
-                _ => self.checkpoint = None,
-            },
-            Of::Trim => {
-                if let (Ok(start), Some(checkpoint)) = (written.result, self.checkpoint.take()) {
-                    self.checkpoint_bytes = checkpoint.bytes;
-                    tracing::debug!(%start, bytes = checkpoint.bytes, "consumer groups: checkpoint");
-                }
-            }
-        }
-    }
-
-    fn say(&mut self, error: Option<&LogsError>) {
-        match (error, self.is_failing) {
-            (Some(error), false) => {
-                tracing::warn!(%error, "consumer groups cannot write: commits and rebalances are refused")
-            }
-            (None, true) => tracing::info!("consumer groups can write again"),
-            _ => {}
-        }
-        self.is_failing = error.is_some();
-    }
-}
-
-async fn under_way(writing: &mut Option<Writing>) -> Written {
-    match writing {
-        Some(writing) => writing.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Records as batches, and batches as appends of bounded size.
-fn appends(records: &[Record]) -> Result<Vec<Bytes>, base::records::RecordError> {
-    let wall = time::wall();
-    let (mut appends, mut append) = (Vec::new(), BytesMut::new());
-    let mut batch = BatchBuilder::new(Codec::Lz4);
-    for (at, record) in records.iter().enumerate() {
-        batch.push(wall, Some(&record.key), record.value.as_deref(), &[]);
-        let next_bytes = records.get(at + 1).map_or(BATCH_BYTES, Record::size_bytes);
-        if batch.plain_bytes() + next_bytes < BATCH_BYTES {
-            continue;
-        }
-        let bytes = std::mem::replace(&mut batch, BatchBuilder::new(Codec::Lz4)).build()?;
-        if append.len() + bytes.len() > APPEND_BYTES && !append.is_empty() {
-            appends.push(append.split().freeze());
-        }
-        append.extend_from_slice(&bytes);
-    }
-    if !append.is_empty() {
-        appends.push(append.freeze());
-    }
-    Ok(appends)
 }
 
 #[cfg(test)]

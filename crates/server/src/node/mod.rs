@@ -11,6 +11,7 @@
 pub mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+mod coordination;
 pub mod error;
 pub mod findings;
 mod forecast;

@@ -301,6 +301,9 @@ fn show(response: &Response) -> String {
         Response::Delete(Ok(())) => "deleted".to_owned(),
         Response::DeleteOffsets(Ok(done)) => format!("deleted {}", outcomes(done)),
         Response::ForgetTopic(Ok(())) => "forgotten".to_owned(),
+        Response::Guard(Ok(guard)) => format!("guard {guard}"),
+        Response::EndTransaction(Ok(())) => "ended".to_owned(),
+        Response::Guard(Err(error)) | Response::EndTransaction(Err(error)) => refused(error),
         Response::Join(Err(error))
         | Response::Sync(Err(error))
         | Response::Heartbeat(Err(error))

@@ -286,6 +286,7 @@ pub fn fetched(version: i16, asked: Option<Vec<TopicPartitions>>, answer: Respon
         Ok(topics) => (topics, ErrorCode::None),
         Err(code) => {
             let none = |asked: TopicPartitions| TopicOffsets {
+                unstable: Vec::new(),
                 partitions: asked.partitions.into_iter().map(|partition| (partition, None)).collect(),
                 topic: asked.topic,
             };

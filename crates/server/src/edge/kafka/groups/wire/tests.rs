@@ -60,6 +60,7 @@ fn every_version_of_every_answer_encodes() {
     encodes(ApiKey::SyncGroup, |version| synced(version, Response::Sync(Ok(is_synced.clone()))).into());
     let topics = vec![TopicOffsets {
         topic: "t".into(),
+        unstable: Vec::new(),
         partitions: vec![(PartitionIndex(0), Some(committed_at(5))), (PartitionIndex(1), None)],
     }];
     encodes(ApiKey::OffsetFetch, |version| fetched_any(version, Response::FetchOffsets(Ok(topics.clone()))).into());

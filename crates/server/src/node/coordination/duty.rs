@@ -1,4 +1,4 @@
-//! Whose duty the groups are: the node that leads the internal topic's partition coordinates them, for as long as it leads.
+//! Whose duty it is: the node that leads the internal topic's partition coordinates, for as long as it leads.
 //!
 //! ```text
 //! Unknown --a leader is known--> Elsewhere        another node coordinates: NOT_COORDINATOR
@@ -9,15 +9,16 @@
 //! ```
 //! What always holds: a coordinator begins with every record that was committed before its term, and writes in its term only.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Offset, PartitionIndex, Term, TopicPartition};
 use control::{Refused, State};
+use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 
-use super::{Asked, QUEUE_MAX, TOPIC, Task, groups_config, load, overrides};
-use crate::config::Config;
+use super::{Asked, Machine, QUEUE_MAX, Task, Works, load, overrides};
 use crate::node::hosting::Hosting;
 use crate::node::topics::{self, Copies, NewTopic};
 use crate::node::{NodeError, time};
@@ -30,23 +31,33 @@ const RETRY: Duration = Duration::from_millis(200);
 const TOPIC_PATIENCE: Duration = Duration::from_secs(3);
 
 /// See the module.
-#[derive(Clone, Debug)]
-pub(super) enum Duty {
+pub(super) enum Duty<M: Machine> {
     Unknown,
     Elsewhere,
     Loading,
-    Here(mpsc::Sender<Asked>),
+    Here(mpsc::Sender<Asked<M>>),
 }
 
-pub(super) struct Keeper {
-    pub config: Arc<Config>,
+impl<M: Machine> Clone for Duty<M> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Unknown => Self::Unknown,
+            Self::Elsewhere => Self::Elsewhere,
+            Self::Loading => Self::Loading,
+            Self::Here(requests) => Self::Here(requests.clone()),
+        }
+    }
+}
+
+pub(super) struct Keeper<M: Machine> {
+    pub works: Works<M>,
     pub meta: MetaHandle,
     pub hosting: Hosting,
     pub logs: LogsHandle,
-    pub duty: watch::Sender<Duty>,
+    pub duty: watch::Sender<Duty<M>>,
 }
 
-impl Keeper {
+impl<M: Machine> Keeper<M> {
     /// Until the node ends.
     pub async fn run(self) {
         let partition = self.partition().await;
@@ -74,14 +85,14 @@ impl Keeper {
         let began = time::now();
         loop {
             let state = Arc::clone(&states.borrow_and_update());
-            if let Some(topic) = state.topic_named(TOPIC) {
+            if let Some(topic) = state.topic_named(M::TOPIC) {
                 return TopicPartition { topic: topic.id, partition: PartitionIndex(0) };
             }
             let is_late = Duration::from_millis(time::now().since(began)) >= TOPIC_PATIENCE;
             if (self.meta.master().is_active || is_late)
                 && let Err(error) = self.make_topic(&state).await
             {
-                tracing::debug!(topic = TOPIC, %error, "consumer groups are not available yet");
+                tracing::debug!(topic = M::TOPIC, %error, "{} are not available yet", M::WHAT);
             }
             drop(tokio::time::timeout(RETRY, states.changed()).await);
         }
@@ -92,7 +103,7 @@ impl Keeper {
         if state.cluster.is_none() {
             return Ok(());
         }
-        let (name, overrides) = (TOPIC.to_owned(), overrides());
+        let (name, overrides) = (M::TOPIC.to_owned(), overrides());
         let new = NewTopic { name, partitions: 1, copies: Copies::Default, overrides, internal: true };
         match topics::create_topic(&self.meta, &self.hosting, new).await {
             Ok(_) | Err(NodeError::Refused(Refused::TopicExists { .. })) => Ok(()),
@@ -108,7 +119,7 @@ impl Keeper {
             let task = match self.load(partition, term).await {
                 Ok(task) => task,
                 Err(error) => {
-                    tracing::error!(topic = TOPIC, %error, "consumer groups are not available: their log cannot be read");
+                    tracing::error!(topic = M::TOPIC, %error, "{} are not available: their log cannot be read", M::WHAT);
                     self.duty.send_replace(Duty::Unknown);
                     tokio::time::sleep(RETRY * 5).await;
                     return;
@@ -116,30 +127,44 @@ impl Keeper {
             };
             let (requests, queue) = mpsc::channel(QUEUE_MAX);
             self.duty.send_replace(Duty::Here(requests));
-            tracing::info!(%term, "consumer groups are coordinated here");
+            tracing::info!(%term, "{} are coordinated here", M::WHAT);
             task.run(queue, self.meta.watch()).await;
         };
         tokio::select! {
             () = work => {}
             () = over(leadership, term, is_sole) => {
-                tracing::info!(%term, "consumer groups are no longer coordinated here");
+                tracing::info!(%term, "{} are no longer coordinated here", M::WHAT);
             }
         }
     }
 
     /// The coordinator with everything that was written before `term`.
-    async fn load(&self, partition: TopicPartition, term: Term) -> Result<Task, NodeError> {
+    async fn load(&self, partition: TopicPartition, term: Term) -> Result<Task<M>, NodeError> {
         let gone = || NodeError::UnknownPartition(partition.to_string());
         let reader = self.logs.reader(partition).ok_or_else(gone)?;
         // A new leader has every committed record, but learns only with its own first commit that they are.
         let end = reader.end();
         let mut committed = self.logs.committed(partition).ok_or_else(gone)?;
         committed.wait_for(|committed: &Offset| *committed >= end).await.map_err(|_| gone())?;
-        let config = groups_config(&self.config);
-        let loaded = tokio::task::spawn_blocking(move || load(&reader, config)).await;
-        let loaded = loaded.map_err(|error| NodeError::Internal(format!("loading consumer groups: {error}")))?;
-        let (coordinator, bytes) = loaded.map_err(|error| NodeError::Internal(error.to_string()))?;
-        Ok(Task::new(coordinator, self.logs.clone(), partition, term, bytes))
+        let machine = (self.works.make)();
+        let loaded = tokio::task::spawn_blocking(move || load(&reader, machine)).await;
+        let loaded = loaded.map_err(|error| NodeError::Internal(format!("loading {}: {error}", M::WHAT)))?;
+        let (machine, bytes) = loaded.map_err(|error| NodeError::Internal(error.to_string()))?;
+        Ok(Task {
+            machine,
+            run: Arc::clone(&self.works.run),
+            logs: self.logs.clone(),
+            partition,
+            term,
+            last_ticket: 0,
+            waiting: BTreeMap::new(),
+            errands: FuturesUnordered::new(),
+            writes: VecDeque::new(),
+            checkpoint: None,
+            bytes_since_checkpoint: bytes,
+            checkpoint_bytes: 0,
+            is_failing: false,
+        })
     }
 }
 
