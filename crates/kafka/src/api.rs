@@ -82,6 +82,10 @@ apis! {
     DeleteRecords = 21, advertised 0, 0..=2, flexible 2, schema::DELETE_RECORDS;
     InitProducerId = 22, advertised 0, 0..=5, flexible 2, schema::INIT_PRODUCER_ID;
     OffsetForLeaderEpoch = 23, advertised 2, 2..=4, flexible 4, schema::OFFSET_FOR_LEADER_EPOCH;
+    AddPartitionsToTxn = 24, advertised 0, 0..=3, flexible 3, schema::ADD_PARTITIONS_TO_TXN;
+    AddOffsetsToTxn = 25, advertised 0, 0..=3, flexible 3, schema::ADD_OFFSETS_TO_TXN;
+    EndTxn = 26, advertised 0, 0..=3, flexible 3, schema::END_TXN;
+    TxnOffsetCommit = 28, advertised 0, 0..=3, flexible 3, schema::TXN_OFFSET_COMMIT;
     DescribeConfigs = 32, advertised 1, 1..=4, flexible 4, schema::DESCRIBE_CONFIGS;
     AlterConfigs = 33, advertised 0, 0..=2, flexible 2, schema::ALTER_CONFIGS;
     DescribeLogDirs = 35, advertised 1, 1..=4, flexible 2, schema::DESCRIBE_LOG_DIRS;
@@ -94,6 +98,8 @@ apis! {
     OffsetDelete = 47, advertised 0, 0..=0, flexible 1, schema::OFFSET_DELETE;
     DescribeCluster = 60, advertised 0, 0..=1, flexible 0, schema::DESCRIBE_CLUSTER;
     DescribeProducers = 61, advertised 0, 0..=0, flexible 0, schema::DESCRIBE_PRODUCERS;
+    DescribeTransactions = 65, advertised 0, 0..=0, flexible 0, schema::DESCRIBE_TRANSACTIONS;
+    ListTransactions = 66, advertised 0, 0..=1, flexible 0, schema::LIST_TRANSACTIONS;
 }
 
 const fn index_of(key: ApiKey) -> usize {

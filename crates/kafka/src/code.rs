@@ -84,8 +84,11 @@ codes! {
     InvalidTxnState = 48 "INVALID_TXN_STATE",
     InvalidProducerIdMapping = 49 "INVALID_PRODUCER_ID_MAPPING",
     InvalidTransactionTimeout = 50 "INVALID_TRANSACTION_TIMEOUT",
+    ConcurrentTransactions = 51 "CONCURRENT_TRANSACTIONS",
+    TransactionCoordinatorFenced = 52 "TRANSACTION_COORDINATOR_FENCED",
     TransactionalIdAuthorizationFailed = 53 "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
     SecurityDisabled = 54 "SECURITY_DISABLED",
+    OperationNotAttempted = 55 "OPERATION_NOT_ATTEMPTED",
     KafkaStorageError = 56 "KAFKA_STORAGE_ERROR",
     LogDirNotFound = 57 "LOG_DIR_NOT_FOUND",
     UnknownProducerId = 59 "UNKNOWN_PRODUCER_ID",
@@ -112,6 +115,7 @@ codes! {
     ProducerFenced = 90 "PRODUCER_FENCED",
     UnknownTopicId = 100 "UNKNOWN_TOPIC_ID",
     InconsistentTopicId = 103 "INCONSISTENT_TOPIC_ID",
+    TransactionalIdNotFound = 105 "TRANSACTIONAL_ID_NOT_FOUND",
     UnsupportedEndpointType = 115 "UNSUPPORTED_ENDPOINT_TYPE",
 }
 

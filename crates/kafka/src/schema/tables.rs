@@ -12,6 +12,7 @@ const TEXT: Field = Field::new(Kind::Text);
 const BYTES: Field = Field::new(Kind::Bytes);
 const TEXTS: Field = Field::new(Kind::Texts);
 const I32S: Field = Field::new(Kind::Numbers(4));
+const I64S: Field = Field::new(Kind::Numbers(8));
 
 const fn list(fields: &'static [Field]) -> Field {
     Field::new(Kind::Structs(fields))
@@ -24,6 +25,27 @@ pub const METADATA: &[Field] = &[list(&[UUID.since(10), TEXT]), BOOL.since(4), B
 pub const LIST_OFFSETS: &[Field] = &[I32, I8.since(2), list(&[TEXT, list(&[I32, I32.since(4), I64])]), I32.since(10)];
 
 pub const INIT_PRODUCER_ID: &[Field] = &[TEXT, I32, I64.since(3), I16.since(3)];
+
+pub const ADD_PARTITIONS_TO_TXN: &[Field] = &[TEXT, I64, I16, list(&[TEXT, I32S])];
+
+pub const ADD_OFFSETS_TO_TXN: &[Field] = &[TEXT, I64, I16, TEXT];
+
+pub const END_TXN: &[Field] = &[TEXT, I64, I16, BOOL];
+
+pub const TXN_OFFSET_COMMIT: &[Field] = &[
+    TEXT,
+    TEXT,
+    I64,
+    I16,
+    I32.since(3),
+    TEXT.since(3),
+    TEXT.since(3),
+    list(&[TEXT, list(&[I32, I64, I32.since(2), TEXT])]),
+];
+
+pub const DESCRIBE_TRANSACTIONS: &[Field] = &[TEXTS];
+
+pub const LIST_TRANSACTIONS: &[Field] = &[TEXTS, I64S, I64.since(1)];
 
 pub const OFFSET_FOR_LEADER_EPOCH: &[Field] = &[I32.since(3), list(&[TEXT, list(&[I32, I32, I32])])];
 

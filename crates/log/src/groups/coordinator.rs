@@ -10,8 +10,8 @@ use super::error::GroupError;
 use super::group::{Context, Group, Ids, State};
 use super::limits::{EXPIRY_EVERY_MS, EXPIRY_RECORDS_MAX, GROUP_ID_BYTES_MAX, GROUPS_MAX, NAME_BYTES_MAX, WRITES_MAX};
 use super::offsets::Committer;
-use super::rebalance::Sync;
 use super::pending::{Ends, Pending};
+use super::rebalance::Sync;
 use super::record::{GroupRecord, Key, Place, decode_offset, decode_pending, encode_offset, encode_pending};
 use super::request::{Committed, Join, Leaver, ListedGroup, Request, Response, TopicPartitions};
 use super::write::{Reply, What, Writes};
@@ -537,8 +537,9 @@ impl Coordinator {
                 self.with_group(now, wall, &group, out, keep);
             }
             What::Pending { group, producer, epoch, offsets } => {
-                let keep =
-                    |group: &mut Group, _: &mut Context<'_>| group.pending_written(producer, epoch, offsets, is_durable);
+                let keep = |group: &mut Group, _: &mut Context<'_>| {
+                    group.pending_written(producer, epoch, offsets, is_durable)
+                };
                 self.with_group(now, wall, &group, out, keep);
             }
             What::End { group, producer, commit, mark } => {

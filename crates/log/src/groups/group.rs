@@ -216,7 +216,11 @@ impl Group {
 
     /// Nobody would miss it: it has nothing, and the log does not know it.
     pub fn is_blank(&self) -> bool {
-        self.durable.is_none() && self.is_unused() && self.offsets.is_empty() && self.pending.is_empty() && self.writes_out == 0
+        self.durable.is_none()
+            && self.is_unused()
+            && self.offsets.is_empty()
+            && self.pending.is_empty()
+            && self.writes_out == 0
     }
 
     /// No member, and nobody about to become one.

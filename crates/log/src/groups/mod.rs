@@ -52,5 +52,6 @@ pub use error::GroupError;
 pub use group::GroupState;
 pub use request::{
     Assignment, CommitOffset, Committed, DeletedOffset, DescribedGroup, DescribedMember, Join, Joined, JoinedMember,
-    Leaver, ListedGroup, OffsetOutcome, Protocol, Request, Response, Synced, TopicOffsets, TopicPartitions, TransactionCommit,
+    Leaver, ListedGroup, OffsetOutcome, Protocol, Request, Response, Synced, TopicOffsets, TopicPartitions,
+    TransactionCommit,
 };

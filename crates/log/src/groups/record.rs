@@ -22,10 +22,19 @@ pub struct Place {
 /// What a record is about.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Key {
-    Offset { group: String, place: Place },
-    Group { group: String },
+    Offset {
+        group: String,
+        place: Place,
+    },
+    Group {
+        group: String,
+    },
     /// An offset of a transaction under way.
-    Pending { group: String, producer: ProducerId, place: Place },
+    Pending {
+        group: String,
+        producer: ProducerId,
+        place: Place,
+    },
 }
 
 /// A group's durable part.

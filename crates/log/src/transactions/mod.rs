@@ -53,6 +53,4 @@ pub use super::groups::{CheckpointPart, Record, Ticket, WriteId};
 pub use coordinator::{Coordinator, Effect, Input, LoadError, TransactionsConfig};
 pub use error::TransactionError;
 pub use marks::{Mark, MarkId};
-pub use request::{
-    DescribedTransaction, ListedTransaction, Producer, Request, Response, Target, TransactionState,
-};
+pub use request::{DescribedTransaction, ListedTransaction, Producer, Request, Response, Target, TransactionState};

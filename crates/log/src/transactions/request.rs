@@ -93,12 +93,26 @@ pub enum Request {
         fresh: ProducerId,
     },
     /// These become part of the transaction, which begins if none is under way.
-    Add { id: String, producer: Producer, targets: Vec<Target> },
+    Add {
+        id: String,
+        producer: Producer,
+        targets: Vec<Target>,
+    },
     /// Answered when the outcome is decided durably; the markers follow.
-    End { id: String, producer: Producer, commit: bool },
+    End {
+        id: String,
+        producer: Producer,
+        commit: bool,
+    },
     /// A target asks: are these part of a transaction that is under way?
-    Verify { id: String, producer: Producer, targets: Vec<Target> },
-    Describe { id: String },
+    Verify {
+        id: String,
+        producer: Producer,
+        targets: Vec<Target>,
+    },
+    Describe {
+        id: String,
+    },
     List {
         /// Empty: all.
         states: Vec<TransactionState>,

@@ -206,6 +206,10 @@ settings! {
         group_session_min: Duration = "1s";
         /// Longest session timeout a group member may ask for.
         group_session_max: Duration = "30m";
+        /// Longest time a producer may ask its transactions to last.
+        transaction_timeout_max: Duration = "15m";
+        /// How long a transactional id that nobody uses is kept.
+        transactional_id_expiration: Duration = "7d";
         /// Most members of one group.
         group_size_max: u32 = "1000";
     }

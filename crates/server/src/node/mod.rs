@@ -31,6 +31,7 @@ pub mod tables;
 pub mod telemetry;
 pub mod time;
 pub mod topics;
+pub mod transactions;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use base::{NodeId, Offset, ProducerEpoch, ProducerId, Term, Tick, TopicPartition};
 use bytes::Bytes;
 use control::{Applied, Command, State, TableId, TableMode, Topic};
+use log::transactions::{Producer, Target, TransactionError};
 use store::spec::TableSpec;
 use uuid::Uuid;
 
@@ -91,6 +93,7 @@ pub struct Node {
     /// Which nodes a link to is up.
     links: tokio::sync::watch::Receiver<BTreeMap<NodeId, bool>>,
     groups: groups::Groups,
+    transactions: transactions::Transactions,
     tables: Arc<Tables>,
     query: query::QueryService,
     query_threads: query_threads::QueryThreads,
@@ -217,6 +220,39 @@ impl Node {
     /// One consumer-group request.
     pub async fn group(&self, request: log::groups::Request) -> log::groups::Response {
         self.groups.request(request).await
+    }
+
+    /// A producer begins under a transactional id, at its coordinator.
+    pub async fn init_transactional(
+        &self,
+        id: String,
+        timeout_ms: i64,
+        expected: Option<Producer>,
+    ) -> Result<Producer, TransactionError> {
+        let fresh = self.producer_ids.lock().await.next(&self.meta).await.map_err(|error| {
+            tracing::warn!(%error, "no producer id could be given");
+            TransactionError::NotAvailable
+        })?;
+        let request = log::transactions::Request::Init { id, timeout_ms, expected, fresh };
+        match self.transactions.request(request).await {
+            log::transactions::Response::Init(result) => result,
+            _ => Err(TransactionError::NotAvailable),
+        }
+    }
+
+    /// One transactional request, at its coordinator.
+    pub async fn transaction(&self, request: log::transactions::Request) -> log::transactions::Response {
+        self.transactions.request(request).await
+    }
+
+    /// Whether all targets belong to a transaction of the producer that is under way, wherever it is coordinated.
+    pub async fn verify_transaction(
+        &self,
+        id: &str,
+        producer: Producer,
+        targets: Vec<Target>,
+    ) -> Result<(), TransactionError> {
+        self.transactions.verify(id, producer, targets).await
     }
 
     /// The query room. Wait for [`Node::ready_for_queries`] first.

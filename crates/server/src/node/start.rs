@@ -19,6 +19,7 @@ use super::query_threads::QueryThreads;
 use super::router::Router;
 use super::tables::{Deps, NodeCatalog, Tables, TablesConfig, freshness};
 use super::telemetry::Telemetry;
+use super::transactions::{self, Transactions};
 use super::{Findings, Node, NodeError, groups, moves, telemetry, time, watch};
 use crate::config::Config;
 use crate::shell::deep::DeepStorage;
@@ -83,6 +84,17 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     let leaders = Leaders::start(&logs, peers.as_ref(), &router);
     leaders.balance(node, &meta, router.links());
     let groups = groups::Groups::start(&config, &meta, &hosting, &logs).await;
+    let transactions = Transactions::start(transactions::Start {
+        config: &config,
+        meta: &meta,
+        hosting: &hosting,
+        logs: &logs,
+        leaders: &leaders,
+        peers: peers.as_ref(),
+        router: &router,
+        groups: &groups,
+    })
+    .await;
     let tables = Arc::new(Tables::new(Deps {
         node,
         config: tables_config(&config, &data),
@@ -107,6 +119,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         router,
         leaders,
         groups,
+        transactions,
         tables,
         query,
         query_threads,

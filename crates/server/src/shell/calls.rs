@@ -14,3 +14,9 @@ pub const BEHIND: u8 = 201;
 pub const TRANSFER_PARTITION: u8 = 202;
 /// A call for a node that the caller has no link to, to be passed on once; see `shell/peers/relay.rs`.
 pub const RELAY: u8 = 200;
+/// A transaction's end for a partition that the called node leads; see `node/transactions/marks.rs`.
+pub const MARK: u8 = 20;
+/// A transaction's end for a consumer group that the called node coordinates; see `node/transactions/marks.rs`.
+pub const END_OFFSETS: u8 = 21;
+/// Is a transaction under way? For its coordinator; see `node/transactions/verify.rs`.
+pub const VERIFY: u8 = 22;

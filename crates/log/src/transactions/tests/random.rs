@@ -303,7 +303,11 @@ impl World {
         let known = place.epochs.entry(id).or_insert(epoch);
         *known = epoch.max(*known);
         for number in place.open.remove(&id).unwrap_or_default() {
-            if mark.commit { place.committed.insert(number) } else { place.aborted.insert(number) };
+            if mark.commit {
+                place.committed.insert(number)
+            } else {
+                place.aborted.insert(number)
+            };
         }
     }
 

@@ -1,14 +1,11 @@
-//! What there is once per node: the cluster, the folder of the logs, producer ids.
+//! What there is once per node: the cluster, the folder of the logs.
 
 use std::collections::BTreeMap;
 
 use base::{PartitionIndex, TopicPartition};
 use kafka::msg::describe_cluster_response::DescribeClusterBroker;
 use kafka::msg::describe_log_dirs_response::{DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic};
-use kafka::msg::{
-    DescribeClusterRequest, DescribeClusterResponse, DescribeLogDirsRequest, DescribeLogDirsResponse,
-    InitProducerIdRequest, InitProducerIdResponse, ProducerId,
-};
+use kafka::msg::{DescribeClusterRequest, DescribeClusterResponse, DescribeLogDirsRequest, DescribeLogDirsResponse};
 use kafka::{ErrorCode, StrBytes};
 
 use super::metadata::name;
@@ -70,34 +67,4 @@ pub(super) fn describe_log_dirs(
         result = result.with_total_bytes(-1).with_usable_bytes(-1);
     }
     DescribeLogDirsResponse::default().with_results(vec![result])
-}
-
-/// Hands out an id for an idempotent producer. A transactional one is refused in words the client shows.
-pub(super) async fn init_producer_id(
-    edge: &Edge,
-    client: &Client,
-    request: &InitProducerIdRequest,
-) -> InitProducerIdResponse {
-    let refused = |code: ErrorCode| {
-        InitProducerIdResponse::default()
-            .with_error_code(code.number())
-            .with_producer_id(ProducerId(-1))
-            .with_producer_epoch(-1)
-    };
-    if let Some(id) = &request.transactional_id {
-        tracing::info!(peer = %client.peer, client = client.id, transactional_id = %**id,
-            "kafka: transactions are not supported yet: the producer was refused; unset transactional.id");
-        // The code at which every client gives up at once; at any other that fits better librdkafka asks again for ever.
-        return refused(ErrorCode::TransactionalIdAuthorizationFailed);
-    }
-    match edge.node.init_producer_id().await {
-        Ok((id, epoch)) => {
-            InitProducerIdResponse::default().with_producer_id(ProducerId(id.0)).with_producer_epoch(epoch.0)
-        }
-        Err(error) => {
-            tracing::warn!(peer = %client.peer, %error, "kafka: no producer id could be given");
-            // What clients retry.
-            refused(ErrorCode::CoordinatorNotAvailable)
-        }
-    }
 }

@@ -45,7 +45,9 @@ fn of_append(error: &AppendError) -> ErrorCode {
         AppendError::Invalid(_) => ErrorCode::CorruptMessage,
         AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         AppendError::FencedEpoch { .. } => ErrorCode::InvalidProducerEpoch,
-        AppendError::NotVerified { .. } | AppendError::InvalidTransaction(_) => ErrorCode::InvalidTxnState,
+        // Sent again, it is verified again: that tells for good.
+        AppendError::NotVerified { .. } => ErrorCode::NotEnoughReplicas,
+        AppendError::InvalidTransaction(_) => ErrorCode::InvalidTxnState,
         AppendError::FencedCoordinator { .. } => ErrorCode::ProducerFenced,
         AppendError::TooManyTransactions { .. } => ErrorCode::NotEnoughReplicas,
         AppendError::NotLeader { .. } => ErrorCode::NotLeaderOrFollower,

@@ -5,6 +5,8 @@
 
 mod wire;
 
+pub(super) use wire::code as code_of_group;
+
 use std::collections::BTreeMap;
 
 use base::{PartitionIndex, TopicPartition};
@@ -20,6 +22,7 @@ use log::groups;
 use super::brokers::Broker;
 use super::{Client, Edge};
 use crate::node::groups::TOPIC;
+use crate::node::transactions::TOPIC as TRANSACTIONS;
 
 /// Most groups asked for in one request.
 const GROUPS_PER_REQUEST_MAX: usize = 10_000;
@@ -96,17 +99,17 @@ fn find_coordinator(
     FindCoordinatorResponse::default().with_coordinators(keys.map(coordinator).collect())
 }
 
-/// Of a group: whoever leads the internal topic. Of a transactional id: this node, which refuses its producer in words when it
-/// asks for its id.
+/// Of a group, of a transactional id: whoever leads the internal topic.
 fn coordinator(edge: &Edge, client: &Client, key_type: i8) -> Result<Broker, ErrorCode> {
+    let state = edge.node.state();
+    let leader_of = |topic: &str| {
+        let topic = state.topic_named(topic).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        let partition = TopicPartition { topic: topic.id, partition: PartitionIndex(0) };
+        Ok(edge.node.leader_of(partition).ok_or(ErrorCode::CoordinatorNotAvailable)?.0)
+    };
     let node = match key_type {
-        0 => {
-            let state = edge.node.state();
-            let topic = state.topic_named(TOPIC).ok_or(ErrorCode::CoordinatorNotAvailable)?;
-            let partition = TopicPartition { topic: topic.id, partition: PartitionIndex(0) };
-            edge.node.leader_of(partition).ok_or(ErrorCode::CoordinatorNotAvailable)?.0
-        }
-        1 => edge.node.id(),
+        0 => leader_of(TOPIC)?,
+        1 => leader_of(TRANSACTIONS)?,
         _ => return Err(ErrorCode::InvalidRequest),
     };
     let broker = edge.brokers(client).into_iter().find(|broker| broker.id == node);
@@ -137,7 +140,7 @@ async fn offset_fetch(edge: &Edge, version: i16, request: OffsetFetchRequest) ->
             .topics
             .map(|topics| topics.into_iter().map(|topic| wire::places(&topic.name, topic.partition_indexes)).collect());
         let fetch = groups::Request::FetchOffsets { group: request.group_id.0.to_string(), topics: topics.clone() };
-        return wire::fetched(version, topics, edge.node.group(fetch).await);
+        return wire::fetched(version, topics, edge.node.group(fetch).await, request.require_stable);
     }
     let mut fetched: Vec<OffsetFetchResponseGroup> = Vec::new();
     for asked in request.groups.into_iter().take(GROUPS_PER_REQUEST_MAX) {
@@ -145,7 +148,7 @@ async fn offset_fetch(edge: &Edge, version: i16, request: OffsetFetchRequest) ->
             .topics
             .map(|topics| topics.into_iter().map(|topic| wire::places(&topic.name, topic.partition_indexes)).collect());
         let fetch = groups::Request::FetchOffsets { group: asked.group_id.0.to_string(), topics };
-        fetched.push(wire::fetched_group(asked.group_id, edge.node.group(fetch).await));
+        fetched.push(wire::fetched_group(asked.group_id, edge.node.group(fetch).await, request.require_stable));
     }
     OffsetFetchResponse::default().with_groups(fetched)
 }

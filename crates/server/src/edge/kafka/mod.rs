@@ -27,6 +27,7 @@ mod produce;
 mod producers;
 mod reassign;
 mod topics;
+mod transactions;
 
 #[cfg(test)]
 mod tests;
@@ -62,4 +63,6 @@ struct Client {
     local: SocketAddr,
     /// As the client names itself.
     id: String,
+    /// Whose records in transactions go to the logs next: those of a connection keep their order while they are verified.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }

@@ -1,16 +1,21 @@
 //! Produce: the records of each partition go to its log untouched; the answer waits as long as `acks` says.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
+use base::batch::BatchHeader;
 use base::{PartitionIndex, Tick, TopicPartition};
 use control::State;
 use futures::future::join_all;
 use kafka::produce::{BATCH_VERSION_MIN, ProducePartition, ProduceRequest, ProducedPartition, ProducedTopic};
 use kafka::{ErrorCode, ProduceResponse, Response};
+use log::transactions::{Producer, Target};
 
 use super::connection::Answer;
 use super::limits::PRODUCE_WAIT_MS_MAX;
-use super::{Client, Edge, errors};
+use super::{Client, Edge, errors, transactions};
 use crate::node::{Acks, NodeError, time};
 
 /// Handles one request. Every partition is handed to its log on the first poll, so that requests keep their order.
@@ -41,8 +46,93 @@ fn refusal(request: &ProduceRequest) -> Option<(ErrorCode, &'static str)> {
         let message = "record formats before Kafka 0.11 are not supported: upgrade the client";
         return Some((ErrorCode::UnsupportedVersion, message));
     }
-    let transactional = request.transactional_id.is_some();
-    transactional.then_some((ErrorCode::InvalidTxnState, "transactions are not supported yet: unset transactional.id"))
+    let is_torn = request.transactional_id.is_some() && request.acks != -1;
+    is_torn.then_some((ErrorCode::InvalidRequiredAcks, "records in a transaction need acks=all"))
+}
+
+/// As [`produce`], for records in a transaction: before the first of a partition its coordinator is asked whether the
+/// transaction is under way. Requests of one connection go on in their order all the same, each in a task of its own, because a
+/// later one would otherwise overtake the one that waits.
+pub(super) async fn produce_in_transaction(edge: Arc<Edge>, client: Client, request: ProduceRequest) -> Answer {
+    let mut turn = Box::pin(Arc::clone(&client.turn).lock_owned());
+    // The place in the queue is taken now, at the first poll.
+    let taken = futures::poll!(&mut turn);
+    let work = tokio::spawn(async move {
+        let taken = match taken {
+            Poll::Ready(taken) => taken,
+            Poll::Pending => turn.await,
+        };
+        if refusal(&request).is_some() {
+            return produce(&edge, &client, request).await;
+        }
+        let (refusals, request) = verify(&edge, request).await;
+        let mut work = Box::pin(append_all(&edge, &client, request, Acks::All));
+        // Every partition is handed to its log with this.
+        let done = futures::poll!(&mut work);
+        drop(taken);
+        let mut response = match done {
+            Poll::Ready(response) => response,
+            Poll::Pending => work.await,
+        };
+        response.topics.extend(refusals);
+        Answer::Send(Response::Produce(response), None)
+    });
+    work.await.unwrap_or(Answer::Close("a produce request failed"))
+}
+
+/// Takes out what does not belong to a transaction under way: the answers for it, and the request without it.
+async fn verify(edge: &Edge, mut request: ProduceRequest) -> (Vec<ProducedTopic>, ProduceRequest) {
+    let id = request.transactional_id.clone().unwrap_or_default();
+    let state = edge.node.state();
+    let (mut asked, mut refusals) = (Vec::new(), BTreeMap::new());
+    for (at, topic) in request.topics.iter().enumerate() {
+        let known = state.topic_named(&topic.name);
+        for partition in &topic.partitions {
+            let (Some(known), Some(records)) = (known, &partition.records) else { continue };
+            let Ok(header) = BatchHeader::parse(records) else { continue };
+            if !header.is_transactional() {
+                continue;
+            }
+            let place = TopicPartition { topic: known.id, partition: PartitionIndex(partition.index) };
+            let producer = Producer { id: header.producer_id, epoch: header.producer_epoch };
+            match edge.node.logs().verify_begin(place, producer.id, producer.epoch).await {
+                Ok(Some(verification)) => asked.push((at, partition.index, place, producer, verification)),
+                // It is open there; or the append finds out by itself what is wrong.
+                Ok(None) | Err(_) => {}
+            }
+        }
+    }
+    for producer in asked.iter().map(|(_, _, _, producer, _)| *producer).collect::<BTreeSet<_>>() {
+        let of_producer = asked.iter().filter(|(_, _, _, other, _)| *other == producer);
+        let targets = of_producer.clone().map(|(_, _, place, ..)| Target::Partition(*place)).collect();
+        let verified = edge.node.verify_transaction(&id, producer, targets).await;
+        for (at, index, place, _, verification) in of_producer {
+            let refusal = match &verified {
+                Ok(()) => match edge.node.logs().verified(*place, *verification).await {
+                    Ok(true) | Err(_) => continue,
+                    Ok(false) => (ErrorCode::NotEnoughReplicas, "the transaction was verified too late".to_owned()),
+                },
+                Err(error) => (transactions::produce_code(error), error.to_string()),
+            };
+            refusals.insert((*at, *index), refusal);
+        }
+    }
+    let mut answers = Vec::new();
+    for (at, topic) in request.topics.iter_mut().enumerate() {
+        let mut refused = Vec::new();
+        topic.partitions.retain(|partition| match refusals.remove(&(at, partition.index)) {
+            Some((code, message)) => {
+                refused.push(ProducedPartition::refused(partition.index, code, Some(message)));
+                false
+            }
+            None => true,
+        });
+        if !refused.is_empty() {
+            answers.push(ProducedTopic { name: topic.name.clone(), partitions: refused });
+        }
+    }
+    request.topics.retain(|topic| !topic.partitions.is_empty());
+    (answers, request)
 }
 
 async fn append_all(edge: &Edge, client: &Client, request: ProduceRequest, acks: Acks) -> ProduceResponse {

@@ -1,13 +1,18 @@
 //! Groups over a real log: what was acknowledged is there after a restart, also when the log has been trimmed below a checkpoint.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base::PartitionIndex;
-use log::groups::{Assignment, CommitOffset, Join, Joined, Protocol, Synced, TopicPartitions};
+use base::batch::split;
+use base::records::decode_shared;
+use bytes::Bytes;
+use log::groups::{Assignment, CommitOffset, Join, Joined, Protocol, Record, Synced, TopicPartitions};
 
 use super::*;
 use crate::config::{Sources, load as load_config};
+use crate::node::coordination::appends;
 use crate::node::start::start;
 use crate::node::{Node, identity::DataDir};
 

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
-use base::{NodeId, Offset, Term, Tick, TopicPartition};
+use base::{NodeId, Offset, ProducerEpoch, ProducerId, Term, Tick, TopicPartition};
 use bytes::Bytes;
-use log::{Appended, PartitionConfig, ProducerSeen, Reader, Seats};
+use log::{Appended, Marker, PartitionConfig, ProducerSeen, Reader, Seats, Verification};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::{Append, Behind, COMMANDS_MAX, Command, Leadership, LogsError, QUEUED_KIB_MAX, ReplicaStatus, Rounds};
+use super::{
+    Append, Behind, COMMANDS_MAX, Command, Leadership, LogsError, QUEUED_KIB_MAX, ReplicaStatus, Rounds, What,
+};
 use crate::node::{Acks, time};
 use crate::shell::peers::{GroupFrame, Lane};
 
@@ -131,9 +133,43 @@ impl LogsHandle {
         let kibs = u32::try_from(batches.len().div_ceil(1024).clamp(1, QUEUED_KIB_MAX)).unwrap_or(1);
         let permits = self.permits(kibs, deadline).await?;
         let (reply, answer) = oneshot::channel();
-        let append = Append { partition, batches, acks, deadline, term, reply };
+        let append = Append { partition, what: What::Batches(batches), acks, deadline, term, reply };
         self.commands.0.send(Command::Append { append, permits }).map_err(|_| LogsError::Closed)?;
         answer.await.map_err(|_| LogsError::Closed)?
+    }
+
+    /// Ends a producer's transaction in a partition that this node leads in `term`; answers when that is durable. `mark` numbers
+    /// the marker (the coordinator's term, its round): one that comes late, after it or a later one, is answered and not
+    /// written, because the producer may be in its next transaction by then.
+    pub async fn append_marker(
+        &self,
+        partition: TopicPartition,
+        marker: Marker,
+        mark: (u64, u64),
+        term: Term,
+        deadline: Tick,
+    ) -> Result<Appended, LogsError> {
+        let permits = self.permits(1, deadline).await?;
+        let (reply, answer) = oneshot::channel();
+        let what = What::Marker(marker, mark);
+        let append = Append { partition, what, acks: Acks::All, deadline, term: Some(term), reply };
+        self.commands.0.send(Command::Append { append, permits }).map_err(|_| LogsError::Closed)?;
+        answer.await.map_err(|_| LogsError::Closed)?
+    }
+
+    /// Before a transaction's coordinator is asked whether it runs. `None`: it is open in this partition, nobody need be asked.
+    pub async fn verify_begin(
+        &self,
+        partition: TopicPartition,
+        producer: ProducerId,
+        epoch: ProducerEpoch,
+    ) -> Result<Option<Verification>, LogsError> {
+        self.ask(|reply| Command::VerifyBegin { partition, producer, epoch, reply }).await
+    }
+
+    /// The coordinator said yes. False: too late, ask again.
+    pub async fn verified(&self, partition: TopicPartition, verification: Verification) -> Result<bool, LogsError> {
+        self.ask(|reply| Command::Verified { partition, verification, reply }).await
     }
 
     /// Records above `floor` are kept whatever retention says.

@@ -43,9 +43,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::disk::{Disk, DiskError};
-use base::{NodeId, Offset, Term, Tick, TopicPartition};
+use base::{NodeId, Offset, ProducerEpoch, ProducerId, Term, Tick, TopicPartition};
 use bytes::Bytes;
-use log::{AppendError, Appended, DeleteError, FlushDone, OpenError, PartitionConfig, ProducerSeen, ReadDone, Seats};
+use log::{
+    AppendError, Appended, DeleteError, FlushDone, Marker, OpenError, PartitionConfig, ProducerSeen, ReadDone, Seats,
+    Verification,
+};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::outbox::Outbox;
@@ -173,6 +176,19 @@ enum Command {
         append: Append,
         permits: [OwnedSemaphorePermit; 2],
     },
+    /// Before a transaction's coordinator is asked whether it runs. `None`: it does, as far as can be seen here.
+    VerifyBegin {
+        partition: TopicPartition,
+        producer: ProducerId,
+        epoch: ProducerEpoch,
+        reply: Reply<Option<Verification>>,
+    },
+    /// The coordinator said yes.
+    Verified {
+        partition: TopicPartition,
+        verification: Verification,
+        reply: Reply<bool>,
+    },
     SetFloor {
         partition: TopicPartition,
         floor: Option<Offset>,
@@ -222,12 +238,19 @@ enum Command {
 
 struct Append {
     partition: TopicPartition,
-    batches: Bytes,
+    what: What,
     acks: Acks,
     deadline: Tick,
     /// Only if this node leads in this term.
     term: Option<Term>,
     reply: Reply<Appended>,
+}
+
+/// What is appended.
+enum What {
+    Batches(Bytes),
+    /// The end of a transaction, with its number: the coordinator's term and round.
+    Marker(Marker, (u64, u64)),
 }
 
 /// What [`start`] needs.

@@ -23,7 +23,7 @@ use super::trouble::broken_finding;
 use super::waiters::{Until, answer};
 use super::{
     Append, CLOSE_PATIENCE, Command, DEADLINE_CHECK_MS, DRAIN_BYTES_MAX, DRAIN_MAX, DRAIN_MS_MAX, FLUSHES_MAX, IDLE_MS,
-    LogsConfig, LogsError, RETENTION_MS, Reply, SPACE_CHECK_MS, Start, TICK_MS,
+    LogsConfig, LogsError, RETENTION_MS, Reply, SPACE_CHECK_MS, Start, TICK_MS, What,
 };
 use crate::node::Acks;
 use crate::node::findings::Findings;
@@ -234,6 +234,14 @@ impl Owner {
                 self.append(append);
                 drop(permits);
             }
+            Command::VerifyBegin { partition, producer, epoch, reply } => {
+                answer(reply, self.verify_begin(partition, producer, epoch));
+            }
+            Command::Verified { partition, verification, reply } => {
+                let missing = self.missing(partition);
+                let slot = self.partitions.get_mut(&partition).ok_or(missing);
+                answer(reply, slot.map(|slot| slot.partition.verified(time::now(), verification)));
+            }
             Command::SetFloor { partition, floor } => {
                 if let Some(slot) = self.partitions.get_mut(&partition) {
                     slot.partition.set_retention_floor(floor);
@@ -319,7 +327,7 @@ impl Owner {
     }
 
     fn append(&mut self, append: Append) {
-        let Append { partition, batches, acks, deadline, term, reply } = append;
+        let Append { partition, what, acks, deadline, term, reply } = append;
         if let Some(stopped) = &self.stopped {
             return answer(reply, Err(AppendError::Stopped(stopped.clone()).into()));
         }
@@ -337,7 +345,11 @@ impl Owner {
         if term.is_some_and(|term| term != slot.partition.term()) && !slot.is_sole(self.config.node) {
             return answer(reply, Err(slot.not_leader()));
         }
-        match slot.partition.append(now, time::wall(), batches) {
+        let appended = match what {
+            What::Batches(batches) => slot.partition.append(now, time::wall(), batches),
+            What::Marker(marker, mark) => slot.mark(now, time::wall(), marker, mark),
+        };
+        match appended {
             Err(error) => {
                 answer(reply, Err(self.refused(partition, error.clone())));
                 match error {

@@ -1,7 +1,7 @@
 //! The part of the owner that speaks with other replicas: messages in and out, ticks, links, who leads.
 
-use base::{NodeId, Offset, PartitionIndex, Term, TopicId, TopicPartition};
-use log::{Message, Role, StepError};
+use base::{NodeId, Offset, PartitionIndex, ProducerEpoch, ProducerId, Term, TopicId, TopicPartition};
+use log::{Message, Role, StepError, Verification};
 use quorum::GroupKey;
 use uuid::Uuid;
 
@@ -209,6 +209,25 @@ impl Owner {
         let proposed = slot.partition.propose_membership(voters, learners);
         self.touch(id);
         proposed.map_err(|error| LogsError::Members { partition: id, reason: error.to_string() })
+    }
+
+    /// A transaction that is open here was verified when it began.
+    pub(super) fn verify_begin(
+        &mut self,
+        id: TopicPartition,
+        producer: ProducerId,
+        epoch: ProducerEpoch,
+    ) -> Result<Option<Verification>, LogsError> {
+        let missing = self.missing(id);
+        let slot = self.partitions.get_mut(&id).ok_or(missing)?;
+        if !slot.lead(self.config.node).is_mine {
+            return Err(slot.not_leader());
+        }
+        let open = slot.partition.open_transactions();
+        if open.iter().any(|open| open.producer == producer && open.epoch == epoch) {
+            return Ok(None);
+        }
+        Ok(Some(slot.partition.verify_begin(time::now(), producer, epoch)))
     }
 
     pub(super) fn status(&mut self, id: TopicPartition) -> Result<ReplicaStatus, LogsError> {

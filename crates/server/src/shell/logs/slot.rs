@@ -1,15 +1,18 @@
 //! One open partition and everyone who waits on it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use base::{NodeId, Offset, Tick, TopicPartition};
-use log::{AppendError, Partition, Role};
+use base::{NodeId, Offset, ProducerId, Tick, Timestamp, TopicPartition};
+use log::{AppendError, Appended, Marker, Partition, Role};
 use tokio::sync::watch;
 
 use super::handle::Shared;
 use super::insync::{Behind, InSync};
 use super::waiters::Waiters;
 use super::{EAGER_CAMPAIGNS, Leadership, LogsError};
+
+/// Producers whose last marker is remembered, of one partition; past it the older half is forgotten.
+const MARKED_MAX: usize = 10_000;
 
 pub(super) struct Slot {
     pub partition: Partition,
@@ -31,6 +34,8 @@ pub(super) struct Slot {
     pub behind: watch::Sender<Behind>,
     /// Since when this replica is known to be damaged.
     pub damaged: Option<Tick>,
+    /// The last marker of each producer in this term: its number, and what became of it.
+    marked: BTreeMap<ProducerId, ((u64, u64), Appended)>,
 }
 
 impl Slot {
@@ -51,6 +56,7 @@ impl Slot {
             in_sync: InSync::default(),
             behind: watch::channel(Behind::default()).0,
             damaged: None,
+            marked: BTreeMap::new(),
         }
     }
 
@@ -89,6 +95,35 @@ impl Slot {
         // A leader that cannot write leads nobody.
         let leader = self.partition.leader().filter(|leader| is_mine || *leader != node);
         Leadership { leader, term, is_mine }
+    }
+
+    /// Ends a transaction, unless this marker, or a later one of its producer, has done so already. A marker sent to a leader of
+    /// another term does not get here, so what is remembered need not outlive the term.
+    pub fn mark(
+        &mut self,
+        now: Tick,
+        wall: Timestamp,
+        marker: Marker,
+        mark: (u64, u64),
+    ) -> Result<Appended, AppendError> {
+        let term = self.partition.term();
+        if self.marked.values().next().is_some_and(|(_, appended)| appended.term != term) {
+            self.marked.clear();
+        }
+        if let Some((last, appended)) = self.marked.get(&marker.producer)
+            && *last >= mark
+        {
+            return Ok(*appended);
+        }
+        let appended = self.partition.append_marker(now, wall, marker)?;
+        if self.marked.len() >= MARKED_MAX {
+            let mut offsets: Vec<Offset> = self.marked.values().map(|(_, appended)| appended.next_offset).collect();
+            let (_, middle, _) = offsets.select_nth_unstable(MARKED_MAX / 2);
+            let middle = *middle;
+            self.marked.retain(|_, (_, appended)| appended.next_offset >= middle);
+        }
+        self.marked.insert(marker.producer, (mark, appended));
+        Ok(appended)
     }
 
     /// Why an append has to go elsewhere.

@@ -1,5 +1,7 @@
 //! Group messages of the wire to the coordinator's words and back. Nothing here waits or decides.
 
+use std::collections::BTreeSet;
+
 use base::PartitionIndex;
 use kafka::msg::delete_groups_response::DeletableGroupResult;
 use kafka::msg::describe_groups_response::{DescribedGroup, DescribedGroupMember};
@@ -44,6 +46,9 @@ pub fn code(error: &GroupError) -> ErrorCode {
         GroupError::NotPersisted | GroupError::NotAvailable => ErrorCode::CoordinatorNotAvailable,
         GroupError::NotCoordinator => ErrorCode::NotCoordinator,
         GroupError::Loading => ErrorCode::CoordinatorLoadInProgress,
+        GroupError::FencedProducer => ErrorCode::InvalidProducerEpoch,
+        // Asked again at once, as while the groups are loaded.
+        GroupError::TransactionEnded => ErrorCode::CoordinatorLoadInProgress,
         GroupError::NotFound => ErrorCode::GroupIdNotFound,
         GroupError::NotEmpty => ErrorCode::NonEmptyGroup,
         GroupError::SubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
@@ -280,8 +285,30 @@ fn offsets(answer: Response) -> Result<Vec<TopicOffsets>, ErrorCode> {
     }
 }
 
+/// The offsets of a topic, each with its code. `stable`: one that a transaction under way may still change is not told.
+fn told(topic: TopicOffsets, stable: bool) -> Vec<(PartitionIndex, Option<Committed>, ErrorCode)> {
+    let TopicOffsets { partitions, unstable, .. } = topic;
+    let is_unstable = |index: &PartitionIndex| stable && unstable.contains(index);
+    let known: BTreeSet<PartitionIndex> = partitions.iter().map(|(index, _)| *index).collect();
+    let others = unstable.iter().copied().filter(|index| stable && !known.contains(index));
+    let others = others.map(|index| (index, None, ErrorCode::UnstableOffsetCommit));
+    let one = |(index, committed)| {
+        if is_unstable(&index) {
+            (index, None, ErrorCode::UnstableOffsetCommit)
+        } else {
+            (index, committed, ErrorCode::None)
+        }
+    };
+    partitions.into_iter().map(one).chain(others).collect()
+}
+
 /// Versions 1 to 7: one group. Version 1 has no code of its own, so a refusal stands at each partition.
-pub fn fetched(version: i16, asked: Option<Vec<TopicPartitions>>, answer: Response) -> OffsetFetchResponse {
+pub fn fetched(
+    version: i16,
+    asked: Option<Vec<TopicPartitions>>,
+    answer: Response,
+    stable: bool,
+) -> OffsetFetchResponse {
     let (topics, code) = match offsets(answer) {
         Ok(topics) => (topics, ErrorCode::None),
         Err(code) => {
@@ -293,8 +320,9 @@ pub fn fetched(version: i16, asked: Option<Vec<TopicPartitions>>, answer: Respon
             (asked.unwrap_or_default().into_iter().map(none).collect(), code)
         }
     };
-    let partition = |(index, committed): (PartitionIndex, Option<Committed>)| {
+    let partition = |(index, committed, own): (PartitionIndex, Option<Committed>, ErrorCode)| {
         let (offset, leader_epoch, metadata) = offset(committed);
+        let code = if code == ErrorCode::None { own } else { code };
         OffsetFetchResponsePartition::default()
             .with_partition_index(index.0)
             .with_committed_offset(offset)
@@ -305,21 +333,22 @@ pub fn fetched(version: i16, asked: Option<Vec<TopicPartitions>>, answer: Respon
     let topics = topics.into_iter().map(|topic| {
         OffsetFetchResponseTopic::default()
             .with_name(name(&topic.topic))
-            .with_partitions(topic.partitions.into_iter().map(partition).collect())
+            .with_partitions(told(topic, stable).into_iter().map(partition).collect())
     });
     let response = OffsetFetchResponse::default().with_topics(topics.collect());
     if version >= 2 { response.with_error_code(code.number()) } else { response }
 }
 
 /// From version 8 on: one of the groups asked for.
-pub fn fetched_group(group: GroupId, answer: Response) -> OffsetFetchResponseGroup {
+pub fn fetched_group(group: GroupId, answer: Response, stable: bool) -> OffsetFetchResponseGroup {
     let topics = match offsets(answer) {
         Ok(topics) => topics,
         Err(code) => return OffsetFetchResponseGroup::default().with_group_id(group).with_error_code(code.number()),
     };
-    let partition = |(index, committed): (PartitionIndex, Option<Committed>)| {
+    let partition = |(index, committed, own): (PartitionIndex, Option<Committed>, ErrorCode)| {
         let (offset, leader_epoch, metadata) = offset(committed);
         OffsetFetchResponsePartitions::default()
+            .with_error_code(own.number())
             .with_partition_index(index.0)
             .with_committed_offset(offset)
             .with_committed_leader_epoch(leader_epoch)
@@ -328,7 +357,7 @@ pub fn fetched_group(group: GroupId, answer: Response) -> OffsetFetchResponseGro
     let topics = topics.into_iter().map(|topic| {
         OffsetFetchResponseTopics::default()
             .with_name(name(&topic.topic))
-            .with_partitions(topic.partitions.into_iter().map(partition).collect())
+            .with_partitions(told(topic, stable).into_iter().map(partition).collect())
     });
     OffsetFetchResponseGroup::default().with_group_id(group).with_topics(topics.collect())
 }

@@ -143,8 +143,8 @@ fn a_refused_produce_says_why_and_what_next() {
             (produce("events", 0, -1, Some(old_format.into())), ErrorCode::UnsupportedForMessageFormat),
             (produce("events", 0, -1, Some(large)), ErrorCode::MessageTooLarge),
             (
-                produce("events", 0, -1, Some(good.clone())).with_transactional_id(Some(text("t").into())),
-                ErrorCode::InvalidTxnState,
+                produce("events", 0, 1, Some(good.clone())).with_transactional_id(Some(text("t").into())),
+                ErrorCode::InvalidRequiredAcks,
             ),
         ];
         for (request, code) in cases {
@@ -177,7 +177,7 @@ fn an_idempotent_producer_may_repeat_itself() {
         assert_eq!(ErrorCode::of(code), Some(ErrorCode::OutOfOrderSequenceNumber));
         let request = msg::InitProducerIdRequest::default().with_transactional_id(Some(text("t").into()));
         let answer: msg::InitProducerIdResponse = wire.call(msg::ApiKey::InitProducerId, 4, &request).unwrap();
-        assert_eq!(ErrorCode::of(answer.error_code), Some(ErrorCode::TransactionalIdAuthorizationFailed));
+        assert_eq!(ErrorCode::of(answer.error_code), Some(ErrorCode::InvalidTransactionTimeout));
     });
 }
 
@@ -287,8 +287,22 @@ fn ask(wire: &mut Connection, api: ApiKey, version: i16) -> i16 {
         ApiKey::IncrementalAlterConfigs => call!(incremental_request() => IncrementalAlterConfigsResponse, |answer| {
             answer.responses[0].error_code
         }),
-        // Have tests of their own, with members.
-        ApiKey::JoinGroup
+        ApiKey::DescribeTransactions => call!(
+            msg::DescribeTransactionsRequest::default().with_transactional_ids(vec![text("nobody").into()])
+                => DescribeTransactionsResponse,
+            |answer| i16::from(
+                answer.transaction_states[0].error_code != ErrorCode::TransactionalIdNotFound.number()
+            )
+        ),
+        ApiKey::ListTransactions => {
+            call!(msg::ListTransactionsRequest::default() => ListTransactionsResponse, |answer| answer.error_code)
+        }
+        // Have tests of their own, with members and producers.
+        ApiKey::AddPartitionsToTxn
+        | ApiKey::AddOffsetsToTxn
+        | ApiKey::EndTxn
+        | ApiKey::TxnOffsetCommit
+        | ApiKey::JoinGroup
         | ApiKey::SyncGroup
         | ApiKey::LeaveGroup
         | ApiKey::OffsetCommit

@@ -97,9 +97,9 @@ fn every_version_of_every_answer_encodes() {
 fn fetched_any(version: i16, answer: Response) -> OffsetFetchResponse {
     if version < 8 {
         let asked = vec![TopicPartitions { topic: "t".into(), partitions: vec![PartitionIndex(0)] }];
-        return fetched(version, Some(asked), answer);
+        return fetched(version, Some(asked), answer, true);
     }
-    OffsetFetchResponse::default().with_groups(vec![fetched_group(GroupId(text("g")), answer)])
+    OffsetFetchResponse::default().with_groups(vec![fetched_group(GroupId(text("g")), answer, true)])
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_refused_fetch_never_looks_like_no_offset() {
         assert_eq!(at_partition, ErrorCode::CoordinatorNotAvailable.number());
         assert_eq!(answer.error_code, if version >= 2 { at_partition } else { 0 });
     }
-    let group = fetched_group(GroupId::default(), Response::FetchOffsets(Err(GroupError::NotAvailable)));
+    let group = fetched_group(GroupId::default(), Response::FetchOffsets(Err(GroupError::NotAvailable)), true);
     assert_eq!(group.error_code, ErrorCode::CoordinatorNotAvailable.number());
 }
 
