@@ -9,6 +9,7 @@ key and, per key, a number that counts from 0. Afterwards everything is read bac
     lost          acknowledged (or committed) and not there
     twice         there more than once
     out_of_order  a record of a key that is there behind a later one of the same key
+    torn          a transaction of which some records are there, and some are not
     ack_gap_s     the longest time the producer went without an acknowledgement
     read_gap_s    the longest time the group went without a record
 
@@ -29,6 +30,7 @@ from collections import defaultdict
 KEYS = 10
 STUCK_MAX_S = 10.0
 PARTITIONS = 3
+TRANSACTION_SIZE = 10
 
 
 class Account:
@@ -60,8 +62,8 @@ class Account:
         }
 
 
-def value(key, number):
-    return json.dumps({"__time": 1767225600000 + number, "key": key, "number": number}).encode()
+def value(key, number, round_=None):
+    return json.dumps({"__time": 1767225600000 + number, "key": key, "number": number, "round": round_}).encode()
 
 
 def steps(stop, rate):
@@ -125,7 +127,7 @@ def produce_confluent_transactional(bootstrap, topic, stop, out, rate):
 
     producer = fresh()
     numbers = defaultdict(int)
-    size, round_ = 10, 0
+    size, round_ = TRANSACTION_SIZE, 0
     while not stop.is_set():
         batch = [(f"k{i % KEYS}", numbers[f"k{i % KEYS}"]) for i in range(size)]
         # Every third transaction is aborted on purpose: its records must never be seen, and their numbers are used again.
@@ -134,7 +136,7 @@ def produce_confluent_transactional(bootstrap, topic, stop, out, rate):
         try:
             producer.begin_transaction()
             for key, number in batch:
-                producer.produce(topic, value(key, number if wanted else -1 - number), key)
+                producer.produce(topic, value(key, number if wanted else -1 - number, round_), key)
             if wanted:
                 while True:
                     try:
@@ -159,6 +161,86 @@ def produce_confluent_transactional(bootstrap, topic, stop, out, rate):
                     account.error(again)
             producer = fresh()
         time.sleep(size / rate)
+    out.put(account.result())
+
+
+def transform(bootstrap, topic, account, is_over):
+    """Reads the source and writes each record to the topic, exactly once, until the source is over and read."""
+    from confluent_kafka import Consumer, KafkaException, Producer
+
+    def begin():
+        producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": f"chaos-{topic}"})
+        producer.init_transactions(60)
+        consumer = Consumer({
+            "bootstrap.servers": bootstrap, "group.id": f"chaos-{topic}", "enable.auto.commit": False,
+            "auto.offset.reset": "earliest", "isolation.level": "read_committed", "session.timeout.ms": 10000,
+        })
+        consumer.subscribe([f"{topic}-source"])
+        return producer, consumer
+
+    producer, consumer = begin()
+    idle, round_ = 0, 0
+    while idle < 3:
+        messages = [message for message in consumer.consume(50, 1.0) if not message.error()]
+        if not messages:
+            idle += is_over()
+            continue
+        idle = 0
+        round_ += 1
+        try:
+            producer.begin_transaction()
+            for message in messages:
+                producer.produce(topic, message.value(), message.key())
+            places = consumer.position(consumer.assignment())
+            producer.send_offsets_to_transaction(places, consumer.consumer_group_metadata(), 30)
+            # Every fifth is aborted on purpose, and done again from where the group stands.
+            if round_ % 5 == 0:
+                raise InterruptedError("aborted on purpose")
+            while True:
+                try:
+                    producer.commit_transaction(30)
+                    break
+                except KafkaException as error:
+                    if not error.args[0].retriable():
+                        raise
+                    account.error(error)
+        except (KafkaException, InterruptedError) as error:
+            if isinstance(error, KafkaException):
+                account.error(error)
+            try:
+                producer.abort_transaction(30)
+            except KafkaException as again:
+                account.error(again)
+            consumer.close()
+            producer, consumer = begin()
+    consumer.close()
+
+
+def produce_transform(bootstrap, topic, stop, out, rate):
+    from confluent_kafka import Producer
+
+    account = Account()
+    over = threading.Event()
+    worker = threading.Thread(target=transform, args=(bootstrap, topic, account, over.is_set), daemon=True)
+    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "message.timeout.ms": 120000})
+
+    def delivered(error, message):
+        if error:
+            account.error(error)
+        else:
+            record = json.loads(message.value())
+            account.ack(record["key"], record["number"])
+
+    for key, number in steps(stop, rate):
+        producer.produce(f"{topic}-source", value(key, number), key, on_delivery=delivered)
+        producer.poll(0)
+        if not worker.is_alive():
+            worker.start()
+    producer.flush(60)
+    over.set()
+    worker.join(120)
+    if worker.is_alive():
+        account.error("the source was not read to its end within 120 s")
     out.put(account.result())
 
 
@@ -342,6 +424,7 @@ def consume_aiokafka(bootstrap, topic, stop, out):
 CASES = {
     "confluent": (produce_confluent, consume_confluent),
     "transactional": (produce_confluent_transactional, consume_confluent),
+    "transform": (produce_transform, consume_confluent),
     "kafka-python": (produce_kafka_python, consume_kafka_python),
     "aiokafka": (produce_aiokafka, consume_aiokafka),
 }
@@ -351,7 +434,7 @@ CASES = {
 
 
 def read_back(bootstrap, topic):
-    """Key -> numbers in the order of their partition's log, committed ones only."""
+    """Key -> numbers in the order of their partition's log, committed ones only; and how many of each transaction."""
     from confluent_kafka import Consumer, TopicPartition
 
     consumer = Consumer({
@@ -360,6 +443,7 @@ def read_back(bootstrap, topic):
     })
     consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
     found, ended, patience = defaultdict(list), set(), time.monotonic() + 120
+    rounds = defaultdict(int)
     while len(ended) < PARTITIONS:
         if time.monotonic() > patience:
             raise SystemExit(f"{topic}: reading back takes longer than 120 s; at the end of {sorted(ended)}")
@@ -372,11 +456,14 @@ def read_back(bootstrap, topic):
             continue
         record = json.loads(message.value())
         found[record["key"]].append(record["number"])
+        if record["round"] is not None:
+            rounds[record["round"]] += 1
     consumer.close()
-    return found
+    return found, rounds
 
 
-def judge(name, produced, groups, found):
+def judge(name, produced, groups, found, rounds):
+    torn = sum(count != TRANSACTION_SIZE for count in rounds.values())
     lost = twice = disorder = invented = 0
     for key, numbers in produced["acknowledged"].items():
         lost += len(set(numbers) - set(found.get(key, [])))
@@ -396,6 +483,7 @@ def judge(name, produced, groups, found):
         "lost": lost,
         "twice": twice,
         "out_of_order": disorder,
+        "torn": torn,
         "aborted_but_seen": invented,
         "group_missed": len(acknowledged - seen),
         "ack_gap_s": round(produced["ack_gap_s"], 2),
@@ -405,7 +493,7 @@ def judge(name, produced, groups, found):
     }
     row["passed"] = (
         bool(acknowledged)
-        and not (lost or twice or disorder or invented or row["group_missed"])
+        and not (lost or twice or disorder or torn or invented or row["group_missed"])
         and row["ack_gap_s"] <= STUCK_MAX_S
         and row["read_gap_s"] <= STUCK_MAX_S
     )
@@ -472,7 +560,7 @@ def play(args, names, cluster):
     passed = True
     for name, produced, read in results:
         groups = [read.get(timeout=60) for _ in range(2)]
-        row = judge(name, produced, groups, read_back(bootstrap, name))
+        row = judge(name, produced, groups, *read_back(bootstrap, name))
         passed &= row["passed"]
         print(json.dumps(row), flush=True)
     return 0 if passed else 1

@@ -1,4 +1,5 @@
 //! Stories as text (testdata/groups/*.trace), and a seeded world that checks what always holds.
 
+mod pending;
 mod random;
 mod trace;
