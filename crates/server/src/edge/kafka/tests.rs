@@ -3,6 +3,7 @@
 mod admin;
 mod cluster;
 mod handlers;
+mod transactions;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::PartitionIndex;
+use base::{PartitionIndex, TopicPartition};
 use base::batch::split;
 use base::records::decode_shared;
 use bytes::Bytes;
