@@ -166,7 +166,17 @@ def produce_confluent_transactional(bootstrap, topic, stop, out, rate):
 
 def transform(bootstrap, topic, account, is_over):
     """Reads the source and writes each record to the topic, exactly once, until the source is over and read."""
-    from confluent_kafka import Consumer, KafkaException, Producer
+    from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+    def rewind(consumer):
+        while True:
+            try:
+                places = consumer.committed(consumer.assignment(), 10)
+                break
+            except KafkaException as error:
+                account.error(error)
+        for place in places:
+            consumer.seek(TopicPartition(place.topic, place.partition, max(place.offset, 0)))
 
     def begin():
         producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": f"chaos-{topic}"})
@@ -195,7 +205,9 @@ def transform(bootstrap, topic, account, is_over):
             producer.send_offsets_to_transaction(places, consumer.consumer_group_metadata(), 30)
             # Every fifth is aborted on purpose, and done again from where the group stands.
             if round_ % 5 == 0:
-                raise InterruptedError("aborted on purpose")
+                producer.abort_transaction(30)
+                rewind(consumer)
+                continue
             while True:
                 try:
                     producer.commit_transaction(30)
@@ -204,9 +216,8 @@ def transform(bootstrap, topic, account, is_over):
                     if not error.args[0].retriable():
                         raise
                     account.error(error)
-        except (KafkaException, InterruptedError) as error:
-            if isinstance(error, KafkaException):
-                account.error(error)
+        except KafkaException as error:
+            account.error(error)
             try:
                 producer.abort_transaction(30)
             except KafkaException as again:

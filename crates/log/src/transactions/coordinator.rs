@@ -52,11 +52,13 @@ pub struct TransactionsConfig {
     pub timeout_ms_max: u64,
     /// How long an id that nobody uses is kept.
     pub expiration_ms: u64,
+    /// Rounds are above it. Differs for every coordinator of one term, and grows.
+    pub rounds_after: u64,
 }
 
 impl Default for TransactionsConfig {
     fn default() -> Self {
-        Self { timeout_ms_max: 15 * 60_000, expiration_ms: 7 * 86_400_000 }
+        Self { timeout_ms_max: 15 * 60_000, expiration_ms: 7 * 86_400_000, rounds_after: 0 }
     }
 }
 
@@ -133,6 +135,7 @@ impl Coordinator {
     #[must_use]
     pub fn new(config: TransactionsConfig) -> Self {
         Self {
+            rounds: config.rounds_after,
             config,
             transactions: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -140,7 +143,6 @@ impl Coordinator {
             last_write: WriteId(0),
             late: WriteId(0),
             marks: Marks::default(),
-            rounds: 0,
             expiry_at: Tick::ZERO,
         }
     }

@@ -18,7 +18,7 @@ pub struct Mark {
     /// The epoch may be higher than the one the transaction was written under: lower ones are fenced from now on.
     pub producer: Producer,
     pub commit: bool,
-    /// Grows with every transaction of this coordinator.
+    /// Grows with every transaction of this coordinator, from [`super::TransactionsConfig::rounds_after`] on.
     pub round: u64,
 }
 

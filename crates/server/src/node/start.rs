@@ -10,6 +10,7 @@ use base::disk::Disk;
 use query::{QueryLimits, QueryService};
 use tokio::sync::Semaphore;
 
+use super::groups::Groups;
 use super::hosting::Hosting;
 use super::identity::{DataDir, IdentityError, claim};
 use super::leaders::Leaders;
@@ -20,7 +21,7 @@ use super::router::Router;
 use super::tables::{Deps, NodeCatalog, Tables, TablesConfig, freshness};
 use super::telemetry::Telemetry;
 use super::transactions::{self, Transactions};
-use super::{Findings, Node, NodeError, groups, moves, telemetry, time, watch};
+use super::{Findings, Node, NodeError, moves, telemetry, time, watch};
 use crate::config::Config;
 use crate::shell::deep::DeepStorage;
 use crate::shell::disk::RealDisk;
@@ -83,18 +84,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     let hosting = Hosting::start(&config, &meta, &logs, &*log_disk).await?;
     let leaders = Leaders::start(&logs, peers.as_ref(), &router);
     leaders.balance(node, &meta, router.links());
-    let groups = groups::Groups::start(&config, &meta, &hosting, &logs).await;
-    let transactions = Transactions::start(transactions::Start {
-        config: &config,
-        meta: &meta,
-        hosting: &hosting,
-        logs: &logs,
-        leaders: &leaders,
-        peers: peers.as_ref(),
-        router: &router,
-        groups: &groups,
-    })
-    .await;
+    let (groups, transactions) = coordinators(&config, &meta, &hosting, &logs, &leaders, peers.as_ref(), &router).await;
     let tables = Arc::new(Tables::new(Deps {
         node,
         config: tables_config(&config, &data),
@@ -107,9 +97,8 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     }));
     tables.start().await;
     let (query, query_threads) = start_queries(&config, &tables)?;
-    let telemetry = Telemetry::new(config.telemetry.request_log);
     let node = Node {
-        telemetry,
+        telemetry: Telemetry::new(config.telemetry.request_log),
         config,
         meta,
         logs,
@@ -133,6 +122,22 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     moves::start(&node);
     watch::start(&node);
     Ok((node, data))
+}
+
+/// What this node coordinates when it leads the internal topics.
+async fn coordinators(
+    config: &Arc<Config>,
+    meta: &MetaHandle,
+    hosting: &Hosting,
+    logs: &LogsHandle,
+    leaders: &Arc<Leaders>,
+    peers: Option<&PeersHandle>,
+    router: &Router,
+) -> (Groups, Transactions) {
+    let groups = Groups::start(config, meta, hosting, logs).await;
+    let transactions = transactions::Start { config, meta, hosting, logs, leaders, peers, router, groups: &groups };
+    let transactions = Transactions::start(transactions).await;
+    (groups, transactions)
 }
 
 /// The links to the other nodes, if there are any.

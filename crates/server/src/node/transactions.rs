@@ -7,6 +7,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::{NodeId, PartitionIndex, Term, Tick, Timestamp, TopicPartition};
@@ -28,6 +29,9 @@ use marks::Marker;
 
 mod marks;
 mod verify;
+
+/// Rounds of one coordinator. At a million transactions a second they last for 12 days of one leadership.
+const ROUNDS_BITS: u32 = 40;
 
 /// The internal topic.
 pub const TOPIC: &str = "__transaction_state";
@@ -142,7 +146,13 @@ impl Transactions {
         let config = transactions_config(start.config);
         let marker = Marker(reach.clone());
         let run = Arc::new(move |term, (id, mark): (MarkId, Mark)| marker.run(term, id, mark));
-        let works = Works { make: Box::new(move || Coordinator::new(config.clone())), run };
+        // A coordinator may begin anew in the same term; its rounds go on above those of the one before.
+        let begun = AtomicU64::new(0);
+        let make = move || {
+            let rounds_after = begun.fetch_add(1, Ordering::Relaxed) << ROUNDS_BITS;
+            Coordinator::new(TransactionsConfig { rounds_after, ..config.clone() })
+        };
+        let works = Works { make: Box::new(make), run };
         let is_alone = start.config.cluster.peers.0.len() < 2;
         let desk = Desk::open(is_alone, start.meta, start.hosting, start.logs, works).await;
         verify::serve(start.router, &desk);
@@ -179,5 +189,6 @@ fn transactions_config(config: &Config) -> TransactionsConfig {
     TransactionsConfig {
         timeout_ms_max: ms(config.log.transaction_timeout_max),
         expiration_ms: ms(config.log.transactional_id_expiration),
+        rounds_after: 0,
     }
 }

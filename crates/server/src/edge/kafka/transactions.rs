@@ -208,7 +208,7 @@ async fn commit_offsets(edge: &Edge, request: TxnOffsetCommitRequest) -> TxnOffs
     let exists = |topic: &str, index: i32| {
         state.topic_named(topic).is_some_and(|topic| topic.has_partition(PartitionIndex(index)))
     };
-    let (mut asked, mut offsets): (Vec<(TopicName, Vec<(i32, ErrorCode)>)>, Vec<CommitOffset>) = Default::default();
+    let (mut asked, mut offsets) = (Vec::new(), Vec::new());
     for topic in &request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {

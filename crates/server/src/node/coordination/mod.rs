@@ -111,10 +111,13 @@ pub trait Machine: Sized + Send + 'static {
 /// A future that ends in bounded time.
 pub type Doing<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// How a machine is made and how its errands are run; the term is the one it coordinates in.
+/// Runs an errand; the term is the one the machine coordinates in.
+pub type Run<M> = Arc<dyn Fn(Term, <M as Machine>::Errand) -> Doing<<M as Machine>::Outcome> + Send + Sync>;
+
+/// How a machine is made and how its errands are run.
 pub struct Works<M: Machine> {
     pub make: Box<dyn Fn() -> M + Send + Sync>,
-    pub run: Arc<dyn Fn(Term, M::Errand) -> Doing<M::Outcome> + Send + Sync>,
+    pub run: Run<M>,
 }
 
 /// Why nobody was asked.
@@ -283,7 +286,7 @@ struct Checkpoint {
 
 struct Task<M: Machine> {
     machine: M,
-    run: Arc<dyn Fn(Term, M::Errand) -> Doing<M::Outcome> + Send + Sync>,
+    run: Run<M>,
     logs: LogsHandle,
     partition: TopicPartition,
     /// Under which it was loaded; nothing is written under another.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::{PartitionIndex, TopicPartition};
 use base::batch::split;
 use base::records::decode_shared;
+use base::{Offset, PartitionIndex, TopicPartition};
 use bytes::Bytes;
 use log::groups::{Assignment, CommitOffset, Join, Joined, Protocol, Record, Synced, TopicPartitions};
 
