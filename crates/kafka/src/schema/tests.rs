@@ -283,7 +283,13 @@ fn encode(request: &Request, version: i16) -> Option<Bytes> {
         ListPartitionReassignments,
         OffsetDelete,
         DescribeCluster,
-        DescribeProducers
+        DescribeProducers,
+        AddPartitionsToTxn,
+        AddOffsetsToTxn,
+        EndTxn,
+        TxnOffsetCommit,
+        DescribeTransactions,
+        ListTransactions
     )
 }
 
@@ -424,7 +430,13 @@ fn every_response_can_be_written_in_every_version() {
             ListPartitionReassignments(msg::ListPartitionReassignmentsResponse),
             OffsetDelete(msg::OffsetDeleteResponse),
             DescribeCluster(msg::DescribeClusterResponse),
-            DescribeProducers(msg::DescribeProducersResponse)
+            DescribeProducers(msg::DescribeProducersResponse),
+            AddPartitionsToTxn(msg::AddPartitionsToTxnResponse),
+            AddOffsetsToTxn(msg::AddOffsetsToTxnResponse),
+            EndTxn(msg::EndTxnResponse),
+            TxnOffsetCommit(msg::TxnOffsetCommitResponse),
+            DescribeTransactions(msg::DescribeTransactionsResponse),
+            ListTransactions(msg::ListTransactionsResponse)
         );
         let header = RequestHeader { api: api.key, version, correlation_id: 5, client_id: None };
         let chunks = response.encode(&header).unwrap();
