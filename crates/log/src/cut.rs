@@ -178,7 +178,7 @@ impl CutJob {
 
     /// The producers at the cut: from the newest snapshot that counts, and the log after it.
     fn producers(&self, ground: &Ground<'_>, kept: &[SnapshotPlace]) -> Result<(Producers, Offset), DiskError> {
-        let mut producers = Producers::default();
+        let mut producers = Producers::of_the_rest(self.mark.trimmed_index > LogIndex::ZERO);
         // Batches from here on are not in them yet, and from the second place on not in their transactions.
         let (mut from, mut open_from) = (Offset::ZERO, Offset::ZERO);
         if self.install.is_some() {

@@ -2,8 +2,9 @@
 //!
 //! As Kafka does it: per producer id the last five batches, which is what a client may have in flight. A
 //! batch equal to one of them is a duplicate and gets its old offsets; otherwise its sequence must follow
-//! the last one (after 2147483647 comes 0). A producer not remembered may start at any sequence: it may
-//! have been forgotten while silent. What always holds: at most `producers_max` are remembered.
+//! the last one (after 2147483647 comes 0). A producer not remembered may start at any sequence if any was ever
+//! forgotten here: it may be one of those. While none was, it begins with 0, so that a batch that overtook the first
+//! one does not take its place. What always holds: at most `producers_max` are remembered.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,8 @@ const MAGIC: &[u8; 4] = b"SWPR";
 /// As long as there is nothing of transactions.
 const VERSION_PLAIN: u16 = 1;
 const VERSION: u16 = 2;
+/// A flag: all who ever wrote are there. Absent in files of earlier versions.
+const NONE_FORGOTTEN: u16 = 1;
 const HEADER_BYTES: usize = 28;
 const PRODUCER_BYTES: usize = 20;
 const BATCH_BYTES: usize = 20;
@@ -32,6 +35,8 @@ const NO_COORDINATOR: i32 = -1;
 pub(crate) struct Producers {
     by_id: BTreeMap<ProducerId, Producer>,
     pub transactions: Transactions,
+    /// Some producer that wrote here may not be among them.
+    forgot: bool,
 }
 
 /// What a partition knows of a producer: DescribeProducers.
@@ -85,6 +90,11 @@ pub(crate) struct SnapshotPlace {
 }
 
 impl Producers {
+    /// What was read before is not known: of a log whose first part is gone.
+    pub fn of_the_rest(is_trimmed: bool) -> Self {
+        Self { forgot: is_trimmed, ..Self::default() }
+    }
+
     /// Compares a batch with what is remembered of its producer.
     pub fn check(&self, header: &BatchHeader) -> Result<Verdict, AppendError> {
         if header.producer_id == ProducerId::NONE {
@@ -93,7 +103,12 @@ impl Producers {
         if header.producer_id.0 < 0 || header.producer_epoch.0 < 0 || header.base_sequence < 0 {
             return Err(AppendError::Unsupported("a producer's id, epoch and sequence must not be negative"));
         }
-        let Some(producer) = self.by_id.get(&header.producer_id) else { return Ok(Verdict::New) };
+        let Some(producer) = self.by_id.get(&header.producer_id) else {
+            let (producer, found) = (header.producer_id, header.base_sequence);
+            let is_first = found == 0 || self.forgot;
+            let refused = || AppendError::OutOfOrderSequence { producer, expected: 0, found };
+            return is_first.then_some(Verdict::New).ok_or_else(refused);
+        };
         if header.producer_epoch < producer.epoch {
             let (producer, current) = (header.producer_id, producer.epoch);
             return Err(AppendError::FencedEpoch { producer, current, found: header.producer_epoch });
@@ -191,7 +206,9 @@ impl Producers {
     pub fn expire(&mut self, wall: Timestamp, expiry_ms: u64) {
         let oldest = wall.0.saturating_sub(i64::try_from(expiry_ms).unwrap_or(i64::MAX));
         let transactions = &self.transactions;
+        let before = self.by_id.len();
         self.by_id.retain(|id, producer| producer.last_append.0 >= oldest || transactions.is_open(*id));
+        self.forgot |= self.by_id.len() < before;
     }
 
     /// Past the bound, forgets those silent longest; an eighth at once, so that it costs little on average.
@@ -208,6 +225,7 @@ impl Producers {
         }
         for (_, id) in &silent[..count] {
             self.by_id.remove(id);
+            self.forgot = true;
         }
     }
 
@@ -230,7 +248,7 @@ impl Producers {
         let mut bytes = BytesMut::with_capacity(HEADER_BYTES + self.by_id.len() * (PRODUCER_BYTES + BATCH_BYTES) + 4);
         bytes.put_slice(MAGIC);
         bytes.put_u16(if is_plain { VERSION_PLAIN } else { VERSION });
-        bytes.put_u16(0);
+        bytes.put_u16(if self.forgot { 0 } else { NONE_FORGOTTEN });
         bytes.put_i64(place.next_offset.0);
         bytes.put_u64(place.last_index.0);
         bytes.put_u32(u32::try_from(self.by_id.len()).unwrap_or(u32::MAX));
@@ -267,10 +285,11 @@ impl Producers {
         if body[0..4] != *MAGIC || (!is_plain && body[4..6] != VERSION.to_be_bytes()) {
             return None;
         }
-        let mut rest = &body[8..];
+        let mut rest = &body[6..];
+        let forgot = rest.get_u16() & NONE_FORGOTTEN == 0;
         let place = SnapshotPlace { next_offset: Offset(rest.get_i64()), last_index: LogIndex(rest.get_u64()) };
         let count = rest.get_u32();
-        let mut producers = Self::default();
+        let mut producers = Self { forgot, ..Self::default() };
         for _ in 0..count {
             let (id, producer) = decode_producer(&mut rest, is_plain)?;
             producers.by_id.insert(id, producer);

@@ -237,7 +237,7 @@ impl<'a> Walk<'a> {
             last_term: known.trimmed_term,
             cut: Vec::new(),
             dropped: Vec::new(),
-            producers: Producers::default(),
+            producers: Producers::of_the_rest(mark.is_none() || known.trimmed_index > LogIndex::ZERO),
             producers_from: Offset::ZERO,
             transactions_from: Offset::ZERO,
             recovery: Recovery::default(),
