@@ -24,7 +24,8 @@ fn header(producer: i64, sequence: i32, count: i32, offset: i64) -> BatchHeader 
 
 #[test]
 fn the_file_has_the_bytes_that_were_drawn() {
-    let mut producers = Producers::default();
+    // As earlier versions wrote it.
+    let mut producers = Producers::of_the_rest(true);
     producers.record(&header(1, 5, 3, 6), None, Timestamp(70), 10);
     let bytes = producers.encode(PLACE);
     let mut drawn = b"SWPR\0\x01\0\0".to_vec();
@@ -40,6 +41,7 @@ fn the_file_has_the_bytes_that_were_drawn() {
     drawn.extend(0x1acf_3e43_u32.to_be_bytes());
     assert_eq!(bytes[..], drawn, "{bytes:x?}");
     assert_eq!(Producers::decode(&bytes), Some((producers, PLACE)));
+    assert_eq!(Producers::default().encode(PLACE)[6..8], [0, 1], "nobody was forgotten");
 }
 
 #[test]
@@ -74,4 +76,35 @@ fn the_number_is_bounded_by_forgetting_the_silent() {
         producers.check(&header(5000, 0, 1, 0)),
         Ok(Verdict::Duplicate { base_offset: Offset(0), next_offset: Offset(1) })
     );
+}
+
+/// Two batches on their way while a leader is elected: the first is refused, the second must not take its place.
+#[test]
+fn an_unknown_producer_begins_with_zero_until_one_was_forgotten() {
+    let mut producers = Producers::default();
+    let refused = producers.check(&header(7, 3, 2, 0));
+    assert!(matches!(refused, Err(AppendError::OutOfOrderSequence { expected: 0, found: 3, .. })), "{refused:?}");
+    assert_eq!(producers.check(&header(7, 0, 2, 0)), Ok(Verdict::New));
+    producers.record(&header(7, 0, 2, 0), None, Timestamp(5), 10);
+    let (kept, _) = Producers::decode(&producers.encode(PLACE)).unwrap();
+    assert!(kept.check(&header(8, 1, 1, 2)).is_err(), "a restart forgets nobody");
+    producers.expire(Timestamp(4), 0);
+    assert!(producers.check(&header(8, 1, 1, 2)).is_err(), "nobody was silent for so long");
+    producers.expire(Timestamp(100), 10);
+    assert_eq!(producers.check(&header(7, 2, 1, 2)), Ok(Verdict::New), "it may be the one that was forgotten");
+    let (forgot, _) = Producers::decode(&producers.encode(PLACE)).unwrap();
+    assert_eq!(forgot.check(&header(7, 2, 1, 2)), Ok(Verdict::New));
+    assert_eq!(Producers::of_the_rest(true).check(&header(9, 4, 1, 2)), Ok(Verdict::New));
+}
+
+/// A file of an earlier version does not say whether anyone was forgotten.
+#[test]
+fn an_older_file_may_have_forgotten_someone() {
+    let mut bytes = Producers::default().encode(PLACE).to_vec();
+    bytes[6..8].copy_from_slice(&[0, 0]);
+    let end = bytes.len() - 4;
+    let crc = crc32c(&bytes[..end]);
+    bytes[end..].copy_from_slice(&crc.to_be_bytes());
+    let (producers, _) = Producers::decode(&bytes).unwrap();
+    assert_eq!(producers.check(&header(7, 3, 2, 0)), Ok(Verdict::New));
 }

@@ -37,9 +37,6 @@ pub(crate) struct Producer {
 struct Queue {
     next_sequence: i32,
     open: VecDeque<Batch>,
-    /// The log knows this producer. Until then one batch at a time: a log takes any first sequence, so a second batch
-    /// must not overtake a first one that was refused.
-    known: bool,
     /// The proof, after the faults, that it can still write.
     proved: bool,
 }
@@ -116,10 +113,8 @@ impl Producer {
         let mut late = false;
         // Nothing is sent before what precedes it, nor while that is under way to another node.
         let mut held = false;
-        let known = queue.known;
         queue.open.retain_mut(|batch| {
             let was_first = std::mem::replace(&mut first, false);
-            held |= !was_first && !known;
             match batch.sent {
                 Sent::Under(_, until, ..) if until <= at => {
                     (late, held) = (true, true);
@@ -184,10 +179,7 @@ impl Producer {
         let mut keep = self.kind.idempotent;
         let mut wait_ms = 5 + core.random.below(40);
         match result {
-            Ok(_) => {
-                keep = false;
-                queue.known = true;
-            }
+            Ok(_) => keep = false,
             Err(ProduceFailure::NotLeader(instead)) => {
                 keep = true;
                 core.not_leader(tp, *instead);
