@@ -297,15 +297,15 @@ impl LogFile {
         Ok(Self::known(Arc::clone(&self.disk), Arc::clone(&self.dir), self.name, summary, Some(index), aborted))
     }
 
-    /// Tells where each entry from `index` on ends.
-    pub fn walk(&self, index: LogIndex, mut tell: impl FnMut(Place)) -> Result<(), ScanError> {
+    /// Tells of each entry from `index` on, and where it ends.
+    pub fn walk(&self, index: LogIndex, mut tell: impl FnMut(&Frame, Place)) -> Result<(), ScanError> {
         let start = self.walk_to(index)?;
         let mut place = start.place;
         let handle = self.handle().map_err(ScanError::Disk)?;
         let mut scanner = Scanner::new(handle.as_ref(), start.position, self.len_bytes(), SCAN_BYTES);
         while let Some((position, frame, _)) = scanner.next()? {
             place = frame.follow(place, self.name.term).map_err(|error| ScanError::Bad { position, error })?;
-            tell(place);
+            tell(&frame, place);
         }
         Ok(())
     }

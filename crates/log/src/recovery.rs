@@ -11,7 +11,7 @@ use base::marker::EndMarker;
 use base::{LogIndex, NodeId, Offset, Term, Timestamp};
 
 use crate::file::{FileName, LogFile, path_of, read_index_file, read_index_header};
-use crate::frame::{Frame, FrameError, Place};
+use crate::frame::{Frame, FrameError, Note, NoteKind, Place};
 use crate::index::{AbortedList, IndexFile, SparseIndex, Summary};
 use crate::limits::{PRODUCERS_FILE_BYTES_MAX, SCAN_BYTES};
 use crate::mark::{MARK_NAME, Mark, Slot};
@@ -454,8 +454,8 @@ impl<'a> Walk<'a> {
         self.refuse_short(names)?;
         let tidied = self.tidy(names, mark_file.as_ref())?;
         let last_index = LogIndex(self.end.index.0 - 1);
-        let commit = self.commit()?;
-        let undecided = self.undecided(commit)?;
+        let mut commit = self.commit()?;
+        let undecided = self.undecided(&mut commit)?;
         let known = self.mark.unwrap_or(Mark::NEW);
         let behind = |file: &&Arc<LogFile>| self.mark.is_none() || file.next_index().0 > self.flushed.0 + 1;
         let unsynced: Vec<_> = self.files.iter().filter(behind).chain(self.cut.iter().map(|(file, _)| file)).collect();
@@ -511,12 +511,15 @@ impl<'a> Walk<'a> {
     }
 
     /// Where the last entry ends that is known to be committed: for a sole voter what is durable is decided, up to
-    /// an entry that may give others a vote; for the others it is what the mark says.
+    /// an entry that may give others a vote; for the others it is what the mark says, and the last members that were in
+    /// force. A mark that is behind those, after a loss of power, must not bring back the members before them: they could
+    /// elect a leader among themselves.
     fn commit(&self) -> Result<Place, OpenError> {
         let last = LogIndex(self.end.index.0 - 1);
         let known = self.mark.unwrap_or(Mark::NEW);
+        let in_force = Some(self.asker.roster.in_force()).filter(|index| *index <= last).unwrap_or_default();
         let decided = match self.asker.roster.undecided().filter(|undecided| *undecided <= last) {
-            _ if !self.asker.is_sole_voter() => known.committed_index.min(last),
+            _ if !self.asker.is_sole_voter() => known.committed_index.max(in_force).min(last),
             Some(undecided) => undecided,
             None => last,
         };
@@ -531,13 +534,26 @@ impl<'a> Walk<'a> {
         file.place_after(decided).map_err(|error| open_error(file, error))
     }
 
-    /// The entries after `commit`, and the offset after each.
-    fn undecided(&self, commit: Place) -> Result<VecDeque<(LogIndex, Offset)>, OpenError> {
+    /// Moves `commit` on as far as the log itself proves, and gives the entries after it, and the offset after each. A
+    /// change of the members is written only when the one before it is committed.
+    fn undecided(&self, commit: &mut Place) -> Result<VecDeque<(LogIndex, Offset)>, OpenError> {
         let mut undecided = VecDeque::new();
+        let mut changes = Vec::new();
         for file in self.files.iter().filter(|file| file.next_index() > commit.index) {
             let from = commit.index.max(file.name.base_index);
-            let walked = file.walk(from, |place| undecided.push_back((LogIndex(place.index.0 - 1), place.offset)));
+            let walked = file.walk(from, |frame, place| {
+                let index = LogIndex(place.index.0 - 1);
+                undecided.push_back((index, place.offset));
+                if matches!(frame, Frame::Note(Note { kind: NoteKind::Membership, .. })) {
+                    changes.push(index);
+                }
+            });
             walked.map_err(|error| open_error(file, error))?;
+        }
+        if let [.., proven, _] = changes[..] {
+            while let Some((index, offset)) = undecided.pop_front_if(|(index, _)| *index <= proven) {
+                *commit = Place { offset, index: index.next() };
+            }
         }
         Ok(undecided)
     }

@@ -95,6 +95,11 @@ impl Roster {
         (self.written > applied).then_some(self.written)
     }
 
+    /// The last membership entry that came into force here: it was committed.
+    pub fn in_force(&self) -> LogIndex {
+        self.history[self.history.len() - 1].0
+    }
+
     /// A membership entry was written.
     pub fn wrote(&mut self, index: LogIndex) {
         self.written = index;

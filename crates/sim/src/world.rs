@@ -286,6 +286,9 @@ impl World {
         for (ticket, reply) in fx.replies {
             self.answer(id, ticket, reply);
         }
+        for (tp, replicas) in fx.finished {
+            self.clients.finished(tp, replicas);
+        }
         for what in fx.syncs {
             let (low, high) = self.node(id).sync_us;
             let wait_us = self.chance.range(low, high);

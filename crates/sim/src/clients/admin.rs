@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{ClusterId, NodeId, TopicId};
+use base::{ClusterId, NodeId, PartitionIndex, TopicId, TopicPartition};
 use control::{Applied, Command, Refused, State, TableId, plan};
 use uuid::Uuid;
 
@@ -102,7 +102,33 @@ impl Admin {
         20_000
     }
 
+    /// Said by a leader; it says so again until the state has it.
+    pub fn finished(&mut self, tp: TopicPartition, replicas: Vec<NodeId>) {
+        let command = Command::FinishReassignment { id: tp.topic, partition: tp.partition, replicas };
+        if !self.todo.contains(&command) {
+            self.todo.push(command);
+        }
+    }
+
+    /// Three nodes of more than three are to have a partition of the topic that is written to.
+    fn move_replicas(&mut self, core: &mut Core) {
+        let Some(id) = core.state.as_ref().and_then(|state| state.topic_named(TOPIC)).map(|topic| topic.id) else {
+            return;
+        };
+        let mut target = self.founders.clone();
+        while target.len() > 3 {
+            let at = core.random.place(target.len());
+            target.remove(at);
+        }
+        let at = core.random.below(u64::from(self.partitions.unsigned_abs()));
+        let partition = PartitionIndex(i32::try_from(at).unwrap_or(0));
+        self.todo.push(Command::SetReplicas { id, partition, target });
+    }
+
     fn something(&mut self, core: &mut Core) {
+        if self.founders.len() > 3 && core.random.chance(500) {
+            return self.move_replicas(core);
+        }
         let old = self.extra.keys().next().copied().filter(|_| self.extra.len() > 2 || core.random.chance(500));
         if let Some(id) = old {
             self.todo.push(Command::DeleteTopic { id });
@@ -129,6 +155,10 @@ impl Admin {
                 | Refused::TableExists { .. }
                 | Refused::UnknownTopic(_),
             ))) => self.is_done(&command, None, facts),
+            // Finished by an earlier try, or called off since.
+            Reply::Proposed(Err(ProposeFailure::Refused(Refused::OtherTarget { .. }))) => {
+                self.is_done(&command, None, facts);
+            }
             Reply::Proposed(Err(ProposeFailure::Refused(refused))) => {
                 facts.broken("command", format!("{command:?} was refused: {refused}"));
             }

@@ -139,6 +139,15 @@ impl Clients {
         }
     }
 
+    /// A move of replicas is over, as its leader says: somebody says so to group 0.
+    pub fn finished(&mut self, tp: TopicPartition, replicas: Vec<NodeId>) {
+        for client in self.clients.values_mut() {
+            if let Kind::Admin(admin) = &mut client.kind {
+                admin.finished(tp, replicas.clone());
+            }
+        }
+    }
+
     /// What a client still waits for.
     #[must_use]
     pub fn waits_for(&self, facts: &Facts) -> Option<String> {

@@ -153,8 +153,13 @@ impl PartitionFacts {
         let partitions: Vec<TopicPartition> =
             self.by_id.keys().copied().filter(|tp| !deleted.contains(&tp.topic)).collect();
         for tp in partitions {
+            let state = nodes.values().find_map(|node| Some(&node.process.as_ref()?.meta.state));
+            let seats: Vec<NodeId> = state
+                .and_then(|state| state.topics.get(&tp.topic))
+                .map_or_else(Vec::new, |topic| topic.replicas_of(tp.partition).to_vec());
+            let hosts = nodes.values().filter(|node| seats.contains(&node.id));
             let replicas: Vec<(NodeId, &Log)> =
-                nodes.values().filter_map(|node| Some((node.id, node.process.as_ref()?.logs.get(&tp)?))).collect();
+                hosts.filter_map(|node| Some((node.id, node.process.as_ref()?.logs.get(&tp)?))).collect();
             let Some(one) = self.by_id.get_mut(&tp).filter(|_| !replicas.is_empty()) else { continue };
             for (node, log) in &replicas {
                 let committed = log.partition.committed();
@@ -166,9 +171,11 @@ impl PartitionFacts {
                     return broken("readable", format!("{tp}: node {node} cannot read what is committed"));
                 }
             }
-            let lost: Vec<_> = replicas.iter().flat_map(|(_, log)| log.partition.lost_and_found()).collect();
+            let logs = nodes.values().filter_map(|node| node.process.as_ref()?.logs.get(&tp));
+            let lost: Vec<_> = logs.flat_map(|log| log.partition.lost_and_found()).collect();
             for (node, acked) in &one.early {
-                if is_in(&one.committed, acked) {
+                // What a node that has no replica any more had not passed on is on its disk still.
+                if is_in(&one.committed, acked) || !seats.contains(node) {
                     continue;
                 }
                 // Whoever had a copy saved it when it was replaced. Another leader's batch may have had the same offsets.

@@ -32,9 +32,14 @@ impl Facts {
         for topic in state.topics.values() {
             for partition in (0..topic.partitions).map(PartitionIndex) {
                 let tp = TopicPartition { topic: topic.id, partition };
-                let replicas: Vec<_> =
-                    running.iter().filter_map(|(id, process)| Some((id.0, process.logs.get(&tp)?))).collect();
-                let wanted = topic.replicas_of(partition).len();
+                if topic.targets.contains_key(&partition) {
+                    return Some(format!("{tp} is being moved"));
+                }
+                let seats = topic.replicas_of(partition);
+                let sits = |id: &base::NodeId| seats.contains(id);
+                let hosts = running.iter().filter(|(id, _)| sits(id));
+                let replicas: Vec<_> = hosts.filter_map(|(id, process)| Some((id.0, process.logs.get(&tp)?))).collect();
+                let wanted = seats.len();
                 if replicas.len() != wanted {
                     return Some(format!("{tp} has {} replicas of {wanted}", replicas.len()));
                 }

@@ -124,6 +124,8 @@ pub struct Effects {
     pub acked: Vec<Acked>,
     /// Writes of the coordinator of consumer groups that came to an end, and whether well.
     pub writes: Vec<(Term, groups::WriteId, bool)>,
+    /// Moves of replicas that are over: to be said to group 0, by somebody, some time.
+    pub finished: Vec<(TopicPartition, Vec<NodeId>)>,
     /// The state of group 0 changed.
     pub applied: bool,
 }

@@ -10,8 +10,11 @@ use log::{AppendError, CareJob, FlushJob, HardStates, OpenError, Partition, Part
 use quorum::{Message, Role};
 
 use super::effects::Acked;
+use super::moves::{self, Step};
 use super::{Bug, Effects, GroupName, ProduceFailure, Reply, SyncOf, Ticket};
 
+/// Between two steps of a move.
+const MOVE_STEP_MS: u64 = 200;
 /// Old files are read again this often.
 const SCRUB_INTERVAL_MS: u64 = 3_000;
 /// Who waits for an append; more are refused.
@@ -32,6 +35,8 @@ pub struct Log {
     waiting: Vec<Waiter>,
     job: Option<FlushJob>,
     care: Option<CareJob>,
+    /// When the last step of a move was taken.
+    stepped: Tick,
     /// The last term led, and the last entry when that began: its own first one, or after it.
     led: (Term, LogIndex),
     bug: Bug,
@@ -74,16 +79,24 @@ impl Log {
     pub fn open(
         tp: TopicPartition,
         node: NodeId,
-        voters: &[NodeId],
+        seats: Seats,
         disk: Arc<dyn Disk>,
         hard: HardStates,
         now: Tick,
         wall: Timestamp,
         bug: Bug,
     ) -> Result<Self, OpenError> {
-        let seats = Seats { voters: voters.to_vec(), learners: Vec::new() };
         let (partition, _) = Partition::open(tp, &folder(tp), config(), node, seats, disk, hard, now, wall)?;
-        Ok(Self { tp, partition, waiting: Vec::new(), job: None, care: None, led: (Term::ZERO, LogIndex::ZERO), bug })
+        Ok(Self {
+            tp,
+            partition,
+            waiting: Vec::new(),
+            job: None,
+            care: None,
+            stepped: now,
+            led: (Term::ZERO, LogIndex::ZERO),
+            bug,
+        })
     }
 
     pub fn tick(&mut self, now: Tick, wall: Timestamp, fx: &mut Effects) {
@@ -154,6 +167,24 @@ impl Log {
             Err(error) => Self::answer(who, Err(failure(error)), fx),
         }
         self.drive(now, fx);
+    }
+
+    /// The next step on the way to where its replicas are wanted, if it leads. True if all is there.
+    pub fn bring_to(&mut self, now: Tick, own: NodeId, target: &[NodeId], fx: &mut Effects) -> bool {
+        if self.partition.role() != Role::Leader || now.since(self.stepped) < MOVE_STEP_MS {
+            return false;
+        }
+        self.stepped = now;
+        match moves::next(own, &self.partition.group_status(), target) {
+            Step::Wait => {}
+            Step::Finish => return true,
+            Step::HandOver(to) => self.transfer(now, to, fx),
+            Step::SetMembers { voters, learners } => {
+                let _pending_is_fine = self.partition.propose_membership(&voters, &learners);
+                self.drive(now, fx);
+            }
+        }
+        false
     }
 
     pub fn transfer(&mut self, now: Tick, to: NodeId, fx: &mut Effects) {

@@ -6,11 +6,12 @@ mod coordinator;
 mod effects;
 mod log;
 mod meta;
+mod moves;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ::log::{HardStates, OpenError};
+use ::log::{HardStates, OpenError, Seats};
 use base::disk::Disk;
 use base::disk::memory::MemDisk;
 use base::{NodeId, PartitionIndex, Tick, Timestamp, TopicPartition};
@@ -84,6 +85,7 @@ pub struct Node {
 
 /// What runs.
 pub struct Process {
+    node: NodeId,
     pub meta: Meta,
     pub logs: BTreeMap<TopicPartition, Log>,
     groups: Groups,
@@ -129,7 +131,8 @@ impl Node {
         let meta = Meta::open(disk, self.id, &self.founders, seed, self.bug)?;
         let hard = Arc::new(Mutex::new(hard));
         let (logs, groups) = (BTreeMap::new(), Groups::new(seed));
-        self.process = Some(Process { meta, logs, groups, hard, failures: BTreeMap::new(), broken: None });
+        self.process =
+            Some(Process { node: self.id, meta, logs, groups, hard, failures: BTreeMap::new(), broken: None });
         self.reconcile(at);
         Ok(())
     }
@@ -165,6 +168,7 @@ impl Node {
             for log in process.logs.values_mut() {
                 log.tick(now, wall, fx);
             }
+            process.moves(now, fx);
             process.with_groups(|groups, log| groups.tick(now, wall, log, fx));
         })
     }
@@ -285,13 +289,16 @@ impl Node {
         for topic in state.topics.values() {
             for partition in (0..topic.partitions).map(PartitionIndex) {
                 let tp = TopicPartition { topic: topic.id, partition };
-                let voters = topic.replicas_of(partition);
+                let voters = topic.replicas_of(partition).to_vec();
+                let target = topic.targets.get(&partition).map_or(&[][..], Vec::as_slice);
                 let known = process.logs.contains_key(&tp) || process.failures.contains_key(&tp);
-                if known || !voters.contains(&node) {
+                if known || !(voters.contains(&node) || target.contains(&node)) {
                     continue;
                 }
+                let learners = target.iter().copied().filter(|learner| !voters.contains(learner)).collect();
+                let seats = Seats { voters, learners };
                 let hard = Arc::clone(&process.hard);
-                match Log::open(tp, node, voters, Arc::clone(&disk), hard, now, wall, bug) {
+                match Log::open(tp, node, seats, Arc::clone(&disk), hard, now, wall, bug) {
                     Ok(log) => {
                         process.logs.insert(tp, log);
                     }
@@ -384,6 +391,22 @@ impl Process {
                 if known.is_none() {
                     fx.reply(ticket, Reply::Group(None));
                 }
+            }
+        }
+    }
+
+    /// Brings what this node leads a step nearer to where it is wanted.
+    fn moves(&mut self, now: Tick, fx: &mut Effects) {
+        let wanted = self.meta.state.topics.values().flat_map(|topic| {
+            topic
+                .targets
+                .iter()
+                .map(|(at, target)| (TopicPartition { topic: topic.id, partition: *at }, target.clone()))
+        });
+        for (tp, target) in wanted.collect::<Vec<_>>() {
+            let Some(log) = self.logs.get_mut(&tp) else { continue };
+            if log.bring_to(now, self.node, &target, fx) {
+                fx.finished.push((tp, target));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Small scenes, told one by one.
 
+use base::disk::Disk;
 use base::disk::memory::Fault;
 use base::{NodeId, Offset, ProducerId, Tick};
 use log::{Acked, AppendError, PartitionConfig, ReadLimit, Role, Seats};
@@ -367,6 +368,44 @@ fn one_becomes_three_and_three_stay_three() {
     cluster.net.cut.clear();
     cluster.all_have(Offset(3));
     assert!((1..=3).all(|node| cluster.values(node) == ["alone", "still alone", "without the first"]));
+}
+
+/// Two of three that had been voted out met again after a power loss with the members they had before, and elected a
+/// leader among themselves. What came into force here was committed, whatever the mark says.
+#[test]
+fn a_mark_that_is_behind_does_not_bring_back_the_members_before() {
+    let mut cluster = three(13);
+    let leader = cluster.elect();
+    let [stays, goes] = others(leader);
+    cluster.put(leader, &["one"]);
+    cluster.all_have(Offset(1));
+    let path = format!("{DIR}/mark");
+    let old: Vec<Vec<u8>> = [stays, goes]
+        .iter()
+        .map(|node| cluster.replicas[node].disk.dump().into_iter().find(|(name, _)| *name == path).unwrap().1)
+        .collect();
+    let voters = [NodeId(leader), NodeId(stays)];
+    cluster.partition(leader).unwrap().propose_membership(&voters, &[]).unwrap();
+    cluster.until("two voters", |cluster| {
+        let members = cluster.partition(stays).unwrap().members();
+        members.voters.len() == 2 && !members.is_joint()
+    });
+    cluster.put(leader, &["two"]);
+    for (node, mark) in [stays, goes].into_iter().zip(old) {
+        cluster.stop(node, false);
+        cluster.replicas[&node].disk.open(&path).unwrap().write_at(0, &mark).unwrap();
+    }
+    cluster.stop(leader, false);
+    cluster.start(stays).unwrap();
+    cluster.start(goes).unwrap();
+    cluster.pass(1500);
+    assert_eq!(cluster.leader(), None, "those who went cannot elect one who stays, nor he himself");
+    let members = cluster.partition(stays).unwrap().members().clone();
+    assert!(members.voters.len() == 2 || members.is_joint(), "{members:?}");
+    cluster.start(leader).unwrap();
+    let leader = cluster.elect();
+    cluster.put(leader, &["three"]);
+    assert_eq!(cluster.values(leader), ["one", "two", "three"]);
 }
 
 #[test]
