@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::command::{NewSegment, Refused};
-use crate::segment::{Interval, Segment, SegmentId, overshadows};
+use crate::segment::{Interval, Segment, SegmentId};
 
 /// A table. Dropped and created again under its name it is another table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -56,16 +56,14 @@ impl Table {
     /// The segments that count: those no other segment overshadows. Ordered by time, then shard.
     #[must_use]
     pub fn visible_segments(&self) -> Vec<&Segment> {
-        let newest = self.segments.values().map(|segment| segment.version).max();
-        let oldest = self.segments.values().map(|segment| segment.version).min();
-        let mut visible: Vec<&Segment> = if newest == oldest {
-            self.segments.values().collect()
-        } else {
-            self.segments
-                .values()
-                .filter(|lower| !self.segments.values().any(|upper| overshadows(upper, lower)))
-                .collect()
-        };
+        let mut newest_first: Vec<&Segment> = self.segments.values().collect();
+        newest_first.sort_by_key(|segment| std::cmp::Reverse(segment.version));
+        let mut covered = Covered::default();
+        let mut visible = Vec::with_capacity(newest_first.len());
+        for same_version in newest_first.chunk_by(|left, right| left.version == right.version) {
+            visible.extend(same_version.iter().copied().filter(|segment| !covered.contains(segment.interval)));
+            same_version.iter().for_each(|segment| covered.add(segment.interval));
+        }
         visible.sort_by_key(|segment| (segment.interval, segment.version, segment.shard));
         visible
     }
@@ -126,5 +124,26 @@ impl Table {
             .max()
             .unwrap_or(0);
         (version, shard)
+    }
+}
+
+/// Intervals, of which only those count that no other contains: a later start has a later end.
+#[derive(Default)]
+struct Covered(BTreeMap<Timestamp, Timestamp>);
+
+impl Covered {
+    /// True if one of the intervals contains all of `interval`.
+    fn contains(&self, interval: Interval) -> bool {
+        self.0.range(..=interval.start).next_back().is_some_and(|(_, end)| *end >= interval.end)
+    }
+
+    fn add(&mut self, interval: Interval) {
+        if self.contains(interval) {
+            return;
+        }
+        let within = self.0.range(interval.start..).take_while(|(_, end)| **end <= interval.end);
+        let within: Vec<Timestamp> = within.map(|(start, _)| *start).collect();
+        within.iter().for_each(|start| _ = self.0.remove(start));
+        self.0.insert(interval.start, interval.end);
     }
 }

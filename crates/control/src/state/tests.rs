@@ -191,6 +191,46 @@ fn a_higher_version_hides_what_it_covers() {
     assert_eq!(visible, [3, 2], "1 is covered by 3; 2 only overlaps it");
 }
 
+/// A table of segments whose versions and intervals come from `seed`.
+fn random_table(seed: u64, segments: u32, reach: i64) -> Table {
+    let mut table =
+        (*state_after(&[create_topic(1, "wiki", &[]), create_table(1, "edits", 1)]).tables[&table_id(1)]).clone();
+    table.publish(P0, (Offset(0), Offset(1)), Term(1), &[segment(1, 0, 100)], Timestamp(5)).expect("publishes");
+    let like = table.segments.pop_first().expect("one").1;
+    let mut random = seed;
+    let mut next = |below: i64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        i64::try_from((random >> 33) % below.unsigned_abs()).expect("small")
+    };
+    for number in 0..segments {
+        let start = next(reach);
+        let mut one = like.clone();
+        one.id = SegmentId(Uuid::from_u128(number.into()));
+        one.version = Timestamp(next(12));
+        one.interval = crate::Interval { start: Timestamp(start), end: Timestamp(start + 1 + next(reach)) };
+        table.segments.insert(one.id, one);
+    }
+    table
+}
+
+#[test]
+fn what_is_visible_is_what_nothing_overshadows() {
+    for seed in 0..300 {
+        let table = random_table(seed, 60, 40);
+        let hidden = |lower| table.segments.values().any(|upper| crate::segment::overshadows(upper, lower));
+        let mut expected: Vec<_> = table.segments.values().filter(|segment| !hidden(segment)).collect();
+        expected.sort_by_key(|segment| (segment.interval, segment.version, segment.shard));
+        assert_eq!(table.visible_segments(), expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_hundred_thousand_segments_of_many_versions_are_sorted_out_in_a_moment() {
+    // Compared pair by pair this is ten thousand million comparisons: minutes.
+    let table = random_table(7, 100_000, 1_000_000);
+    assert!(!table.visible_segments().is_empty());
+}
+
 #[test]
 fn producer_ids_are_handed_out_once() {
     let mut state = State::default();
