@@ -1,20 +1,67 @@
 //! What a query asks of the node it runs on: tables, their snapshots, and the rows of `sys` tables.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::Timestamp;
+use futures::future::BoxFuture;
 use store::snapshot::TableSnapshot;
 
-/// The node's tables, as the query room sees them. Cheap to call; never blocks on a disk or a peer.
+use crate::error::QueryError;
+
+/// Which rows an answer must count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// All that was acknowledged before the query began, as long as whoever knows that can be reached.
+    #[default]
+    Leader,
+    /// What the node knows of without asking: quicker, and it may lag.
+    Local,
+}
+
+/// The tables a statement names, fixed at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Prepared {
+    pub snapshots: BTreeMap<String, TableSnapshot>,
+    /// What the caller should know of the answer, in words for a person.
+    pub warnings: Vec<String>,
+}
+
+/// The node's tables, as the query room sees them. Cheap to call, and only [`Catalog::prepare`] waits for anything.
 pub trait Catalog: Send + Sync {
     /// Names of all tables that can be queried.
     fn tables(&self) -> Vec<Arc<str>>;
-    /// Everything a query needs of `table`, fixed at this moment: published segments and live rows above them.
+    /// What is here of `table`, fixed at this moment: published segments and live rows above them.
     fn snapshot(&self, table: &str) -> Option<TableSnapshot>;
     /// Why `table` cannot be answered fully right now, in words for a person: a published segment is not open
     /// here. A query over it fails with this instead of leaving rows out.
     fn unavailable(&self, _table: &str) -> Option<String> {
         None
+    }
+    /// Everything a query needs of `tables`, wherever it is; of names that are no tables nothing. Waits no longer than
+    /// `patience`.
+    ///
+    /// # Errors
+    /// `Unavailable` if rows that belong into the answer cannot be had.
+    fn prepare(
+        &self,
+        tables: Vec<String>,
+        _consistency: Consistency,
+        _patience: Duration,
+    ) -> BoxFuture<'_, Result<Prepared, QueryError>> {
+        Box::pin(async move {
+            let mut prepared = Prepared::default();
+            for table in tables {
+                if let Some(cause) = self.unavailable(&table) {
+                    return Err(QueryError::unavailable(cause));
+                }
+                if let Some(snapshot) = self.snapshot(&table) {
+                    prepared.snapshots.insert(table, snapshot);
+                }
+            }
+            Ok(prepared)
+        })
     }
     /// The rows of `sys.segments`.
     fn segments(&self) -> Vec<SegmentRow> {

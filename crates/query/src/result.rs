@@ -57,6 +57,8 @@ pub struct QueryStream {
     pub batches: BatchStream,
     /// `sqlTimeZone` of the query: timestamps are UTC in the batches and are rendered in this zone.
     pub time_zone: Zone,
+    /// What the caller should know of the answer: it may miss the newest rows, and why.
+    pub warnings: Vec<String>,
 }
 
 impl fmt::Debug for QueryStream {

@@ -34,6 +34,15 @@ impl State {
         self.topics.get(&partition.topic).map_or(&[], |topic| topic.replicas_of(partition.partition))
     }
 
+    /// Who keeps the partition's live rows: its leader, which seals them, and the first of its replicas up to `count` in
+    /// all of those. Everybody finds the same ones; a leader that is not among the first comes on top. First whom to ask.
+    #[must_use]
+    pub fn live_keepers(&self, partition: TopicPartition, count: usize, leader: Option<NodeId>) -> Vec<NodeId> {
+        let preferred = self.replicas(partition).iter().copied().take(count.max(1));
+        let others = preferred.filter(|node| Some(*node) != leader);
+        leader.into_iter().chain(others).collect()
+    }
+
     /// The members that may be given replicas, with what they have: input for [`plan::place`].
     #[must_use]
     pub fn candidates(&self) -> Vec<Candidate> {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 use store::calendar::Zone;
 
+use crate::catalog::Consistency;
 use crate::error::QueryError;
 use crate::limits::QueryLimits;
 use crate::request::{Dialect, QueryRequest};
@@ -19,6 +20,8 @@ pub struct QueryContext {
     pub timeout_ms: u64,
     /// Rows the answer is cut at, if the caller wants that.
     pub outer_limit: Option<usize>,
+    /// Context key `consistency`: `leader` (default) or `local`.
+    pub consistency: Consistency,
 }
 
 impl QueryContext {
@@ -52,6 +55,7 @@ impl QueryContext {
             .clone()
             .or_else(|| get("sqlQueryId").or_else(|| get("queryId")).map(text))
             .filter(|id| !id.is_empty());
+        let consistency = get("consistency").map_or(Ok(Consistency::default()), consistency_of)?;
         let now_ms = match get("sqlCurrentTimestamp").and_then(Value::as_str) {
             Some(time) => {
                 store::calendar::parse_iso_in(time, zone)
@@ -68,7 +72,7 @@ impl QueryContext {
             identity: request.identity.clone(),
             settings: merged.iter().map(|(key, value)| (key.to_ascii_lowercase(), text(value))).collect(),
         };
-        Ok(Self { session, query_id, timeout_ms, outer_limit })
+        Ok(Self { session, query_id, timeout_ms, outer_limit, consistency })
     }
 }
 
@@ -83,6 +87,14 @@ fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+fn consistency_of(value: &Value) -> Result<Consistency, QueryError> {
+    match text(value).to_ascii_lowercase().as_str() {
+        "leader" => Ok(Consistency::Leader),
+        "local" => Ok(Consistency::Local),
+        other => Err(QueryError::validation(format!("context consistency is '{other}', expected leader or local"))),
     }
 }
 

@@ -51,10 +51,14 @@ impl Inner {
         let deadline = Instant::now() + Duration::from_millis(context.timeout_ms);
         let permit = self.wait_for_slot(&entry, deadline, context.timeout_ms).await?;
         let state = self.planner.state();
-        let resolver = self.resolver(request.dialect, &entry.query.cancel);
         let mut query = query;
         statement::bind(&mut query, &request.parameters, context.session.zone)?;
         let guard = Guard::new(entry, permit, deadline, context.timeout_ms);
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let prepare = self.catalog.prepare(statement::table_names(&query), context.consistency, patience);
+        let prepared = guard.watch(prepare).await??;
+        let warnings = prepared.warnings.clone();
+        let resolver = self.resolver(request.dialect, guard.cancel()).with(prepared);
         let planning = async { plan_query(state, &resolver, query, &context) };
         let planned = guard.watch(planning).await??;
         if explain.is_some() {
@@ -72,6 +76,7 @@ impl Inner {
             schema: Arc::clone(&planned.schema),
             batches: batches(running, planned.schema, guard),
             time_zone: context.session.zone,
+            warnings,
         })
     }
 
@@ -201,6 +206,7 @@ fn answer_at_once(body: Body, context: &QueryContext, query_id: String) -> Query
         schema: Arc::new(Schema::empty()),
         batches: stream::empty().boxed(),
         time_zone: zone,
+        warnings: vec![],
     };
     match body {
         Body::Show(name) => {
@@ -230,7 +236,8 @@ fn finished(
     time_zone: store::calendar::Zone,
 ) -> QueryStream {
     let columns = schema.fields().iter().map(|field| column_of(field, field.name().clone())).collect();
-    QueryStream { query_id, tag, columns, schema, batches: stream::iter([Ok(batch)]).boxed(), time_zone }
+    let batches = stream::iter([Ok(batch)]).boxed();
+    QueryStream { query_id, tag, columns, schema, batches, time_zone, warnings: vec![] }
 }
 
 async fn explain_text(state: &SessionState, plan: &LogicalPlan) -> Result<String, QueryError> {

@@ -17,7 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::registry::Entry;
-use crate::control::{cancelled, timed_out};
+use crate::control::{CancelHandle, cancelled, timed_out};
 use crate::error::QueryError;
 use crate::plan::errors::from_datafusion;
 use crate::result::BatchStream;
@@ -33,6 +33,11 @@ pub struct Guard {
 impl Guard {
     pub fn new(entry: Entry, permit: OwnedSemaphorePermit, deadline: Instant, timeout_ms: u64) -> Self {
         Self { entry, deadline, timeout_ms, _permit: permit }
+    }
+
+    /// Says stop to everything that works for the query.
+    pub fn cancel(&self) -> &CancelHandle {
+        &self.entry.query.cancel
     }
 
     /// Waits for something, but no longer than the query may run.

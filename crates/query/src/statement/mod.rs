@@ -27,7 +27,10 @@ mod rewrite;
 mod time;
 mod unnest;
 
-use datafusion::sql::sqlparser::ast::{Expr, Query, Set, Statement, Value as SqlValue};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{Expr, Query, Set, Statement, Value as SqlValue, visit_relations};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
@@ -89,6 +92,21 @@ pub fn parse(sql: &str, dialect: Dialect) -> Result<Parsed, QueryError> {
     fill_trim(&mut tokens);
     let body = parse_body(tokens, dialect, plan_for)?;
     Ok(Parsed { settings, body, parameters })
+}
+
+/// Last names of everything that may be a user's table in the statement, each once; common table expressions are among them.
+pub fn table_names(query: &Query) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    let _walked: ControlFlow<()> = visit_relations(query, |relation| {
+        let mut parts = relation.0.iter().rev().filter_map(|part| part.as_ident());
+        let table = parts.next();
+        let schema = parts.next().map(|ident| ident.value.to_ascii_lowercase());
+        if let (Some(table), None | Some("druid" | "public")) = (table, schema.as_deref()) {
+            names.insert(table.value.clone());
+        }
+        ControlFlow::Continue(())
+    });
+    names.into_iter().collect()
 }
 
 /// The statements of a text that may hold several, as PostgreSQL's simple protocol allows.

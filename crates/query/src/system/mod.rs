@@ -14,7 +14,7 @@ use store::engine::Limits;
 
 pub use rows::{Cell, Rows};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Prepared};
 use crate::error::QueryError;
 use crate::request::Dialect;
 use crate::service::QueryInfo;
@@ -29,13 +29,22 @@ pub struct Resolver {
     pub dialect: Dialect,
     pub running: Vec<QueryInfo>,
     limits: Limits,
+    /// `None`: only names and types are asked for, not rows.
+    prepared: Option<Prepared>,
     known: Mutex<BTreeMap<String, Arc<dyn TableSource>>>,
 }
 
 impl Resolver {
     /// `limits` are what the statement's tables may use.
     pub fn new(catalog: Arc<dyn Catalog>, dialect: Dialect, running: Vec<QueryInfo>, limits: Limits) -> Self {
-        Self { catalog, dialect, running, limits, known: Mutex::new(BTreeMap::new()) }
+        Self { catalog, dialect, running, limits, prepared: None, known: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// The same with the rows of the statement's tables.
+    #[must_use]
+    pub fn with(mut self, prepared: Prepared) -> Self {
+        self.prepared = Some(prepared);
+        self
     }
 
     /// # Errors
@@ -81,10 +90,17 @@ impl Resolver {
                 return Ok(Some(Arc::clone(found)));
             }
         }
-        if let Some(cause) = self.catalog.unavailable(table) {
-            return Err(DataFusionError::External(Box::new(QueryError::unavailable(cause))));
-        }
-        let Some(snapshot) = self.catalog.snapshot(table) else { return Ok(None) };
+        let prepared = self.prepared.as_ref().map(|prepared| prepared.snapshots.get(table).cloned());
+        let snapshot = match prepared {
+            Some(Some(snapshot)) => Some(snapshot),
+            None => self.catalog.snapshot(table),
+            // Not among the statement's names as they were read: what is here counts only if it is all.
+            Some(None) => match self.catalog.unavailable(table) {
+                Some(cause) => return Err(DataFusionError::External(Box::new(QueryError::unavailable(cause)))),
+                None => self.catalog.snapshot(table),
+            },
+        };
+        let Some(snapshot) = snapshot else { return Ok(None) };
         let source = provider_as_source(Arc::new(SnapshotTable::new(snapshot, self.limits.clone())));
         known.insert(table.to_owned(), Arc::clone(&source));
         Ok(Some(source))

@@ -18,7 +18,7 @@ use super::mastery;
 use super::membership::{self, Known};
 use super::query_threads::QueryThreads;
 use super::router::Router;
-use super::tables::{Deps, NodeCatalog, Tables, TablesConfig, freshness};
+use super::tables::{Deps, FETCHES_MAX, NodeCatalog, Tables, TablesConfig};
 use super::telemetry::Telemetry;
 use super::transactions::{self, Transactions};
 use super::{Findings, Node, NodeError, moves, telemetry, time, watch};
@@ -80,7 +80,6 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     membership::introduce_later(&config, data.identity.disk, &meta, &findings);
     let (logs, log_disk) = start_logs(&config, &data, &disk, &findings, outbox)?;
     router.serve_logs(&logs);
-    freshness::serve(&router, &logs);
     let hosting = Hosting::start(&config, &meta, &logs, &*log_disk).await?;
     let leaders = Leaders::start(&logs, peers.as_ref(), &router);
     leaders.balance(node, &meta, router.links());
@@ -93,8 +92,11 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         peers: peers.clone(),
         deep: DeepStorage::folder(&config.deep_storage_dir()).map_err(|error| StartError::Io("deep storage", error))?,
         findings: Arc::clone(&findings),
+        leaders: Arc::clone(&leaders),
+        fetches: Semaphore::new(FETCHES_MAX),
         workers: Arc::new(Semaphore::new(threads(config.store.threads))),
     }));
+    tables.serve(&router);
     tables.start().await;
     let (query, query_threads) = start_queries(&config, &tables)?;
     let node = Node {

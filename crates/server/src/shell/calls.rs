@@ -20,3 +20,7 @@ pub const MARK: u8 = 20;
 pub const END_OFFSETS: u8 = 21;
 /// Is a transaction under way? For its coordinator; see `node/transactions/verify.rs`.
 pub const VERIFY: u8 = 22;
+/// How far several partitions are committed at their leader; see `node/tables/freshness.rs`.
+pub const COMMITTED_MANY: u8 = 30;
+/// Live rows of a table's partition; see `node/tables/borrow.rs`.
+pub const LIVE_ROWS: u8 = 31;

@@ -62,6 +62,16 @@ pub struct RowEnd {
     pub rows: usize,
 }
 
+/// Rows of a chunk for another node.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// The first offset that is not in it.
+    pub to: Offset,
+    pub rows: RecordBatch,
+    /// Where the rows may be cut, before their end, counted from the piece's first row.
+    pub ends: Vec<RowEnd>,
+}
+
 /// Rows taken for sealing. They stay queryable until [`LiveTable::drop_below`]. Cheap to take; the work is
 /// [`Taken::rows`], which needs no lock on the table.
 #[derive(Clone, Debug)]
@@ -112,18 +122,42 @@ impl LiveChunk {
     /// # Errors
     /// The chunk has no row end at `offset` ([`LiveError::NoEnd`]), or its rows cannot be encoded again.
     pub fn after(&self, offset: Offset, dictionary: &TableDictionary) -> Result<Self, LiveError> {
-        let later = self.ends.partition_point(|end| end.offset <= offset);
-        let skipped = later.checked_sub(1).map_or(0, |before| self.ends[before].rows);
-        let is_end = later.checked_sub(1).is_some_and(|before| self.ends[before].offset == offset);
-        if !is_end && self.ends.get(later).is_none_or(|next| next.rows != skipped) {
-            return Err(LiveError::NoEnd { partition: self.partition, offset });
-        }
+        let (later, skipped) = self.place_of(offset)?;
         let rows = self.segment.to_batch(None)?;
         let rest = rows.slice(skipped, rows.num_rows() - skipped);
         let segment = Segment::from_batch(&rest, dictionary)?;
         let ends = self.ends[later..].iter().map(|end| RowEnd { rows: end.rows - skipped, ..*end });
         let ends = ends.collect();
         Ok(Self { partition: self.partition, offsets: offset..self.offsets.end, segment: Arc::new(segment), ends })
+    }
+
+    /// Up to about `rows_max` rows from `offset` on, with where they end: what [`LiveTable::push`] takes. At least up to the
+    /// next row end, however many that are. Work for outside the table's lock.
+    ///
+    /// # Errors
+    /// As [`LiveChunk::after`].
+    pub fn piece(&self, offset: Offset, rows_max: usize) -> Result<Piece, LiveError> {
+        let offset = offset.max(self.offsets.start);
+        let (later, skipped) = if offset == self.offsets.start { (0, 0) } else { self.place_of(offset)? };
+        let rows = self.segment.to_batch(None)?;
+        let whole = rows.num_rows() - skipped <= rows_max;
+        let fits = self.ends[later..].partition_point(|end| end.rows - skipped <= rows_max).max(1);
+        let last = self.ends.get(later + fits - 1).filter(|_| !whole);
+        let (to, until) = last.map_or((self.offsets.end, rows.num_rows()), |end| (end.offset, end.rows));
+        let ends = self.ends[later..].iter().filter(|end| end.offset < to);
+        let ends = ends.map(|end| RowEnd { rows: end.rows - skipped, ..*end }).collect();
+        Ok(Piece { to, rows: rows.slice(skipped, until - skipped), ends })
+    }
+
+    /// The first row end behind `offset`, and the rows below `offset`.
+    fn place_of(&self, offset: Offset) -> Result<(usize, usize), LiveError> {
+        let later = self.ends.partition_point(|end| end.offset <= offset);
+        let skipped = later.checked_sub(1).map_or(0, |before| self.ends[before].rows);
+        let is_end = later.checked_sub(1).is_some_and(|before| self.ends[before].offset == offset);
+        if !is_end && self.ends.get(later).is_none_or(|next| next.rows != skipped) {
+            return Err(LiveError::NoEnd { partition: self.partition, offset });
+        }
+        Ok((later, skipped))
     }
 }
 
@@ -228,6 +262,13 @@ impl LiveTable {
         held.start = held.start.max(offset);
         held.next = held.next.max(offset);
         held.taken = held.taken.max(offset);
+    }
+
+    /// The chunk that holds the first rows at or after `offset`.
+    #[must_use]
+    pub fn chunk_from(&self, partition: PartitionIndex, offset: Offset) -> Option<LiveChunk> {
+        let held = self.partitions.get(&partition)?;
+        held.chunks.iter().find(|chunk| chunk.offsets.end > offset).cloned()
     }
 
     /// Forgets a partition, so that its next push may start anywhere.

@@ -113,6 +113,38 @@ fn a_chunk_is_cut_where_another_node_ended() {
     assert_eq!((live.rows(), live.next_offset(P)), (0, Some(Offset(200))));
 }
 
+/// Another node takes the rows piece by piece: the same rows, cut at the same places, whatever the size of a piece.
+#[test]
+fn pieces_make_the_same_table_elsewhere() {
+    let mut live = LiveTable::new(Arc::new(TableDictionary::new()));
+    for at in 0..24_i64 {
+        let batch = random_batch(u64::try_from(at).unwrap(), 10, 50);
+        let ends = [RowEnd { offset: Offset(at * 20 + 5), rows: 4 }, RowEnd { offset: Offset(at * 20 + 9), rows: 4 }];
+        live.push(P, offsets(at * 20, at * 20 + 15), &batch, &ends).unwrap();
+        live.push(P, offsets(at * 20 + 15, at * 20 + 20), &random_batch(1, 0, 5), &[]).unwrap();
+    }
+    let rows = live.take(P).unwrap().rows().unwrap().unwrap();
+    for rows_max in [1, 4, 7, 33, 1_000] {
+        for begin in [0, 5, 20, 105] {
+            let mut there = LiveTable::new(Arc::new(TableDictionary::new()));
+            let mut at = Offset(begin);
+            while let Some(chunk) = live.chunk_from(P, at) {
+                let piece = chunk.piece(at, rows_max).unwrap();
+                assert!(piece.to > at && piece.rows.num_rows() <= rows_max.max(10), "at {at} by {rows_max}");
+                there.push(P, at..piece.to, &piece.rows, &piece.ends).unwrap();
+                at = piece.to;
+            }
+            let taken = there.take(P).unwrap().rows().unwrap().unwrap();
+            let skipped = rows.num_rows() - taken.num_rows();
+            assert_eq!(taken, rows.slice(skipped, taken.num_rows()), "from {begin} by {rows_max}");
+            for cut in [125, 127, 240, 349] {
+                let rest = there.straddling(P, Offset(cut)).map(|chunk| chunk.after(Offset(cut), there.dictionary()));
+                assert!(rest.is_none_or(|rest| rest.is_ok()), "cut at {cut}, from {begin} by {rows_max}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_chunk_is_not_cut_within_a_batch() {
     let mut live = LiveTable::new(Arc::new(TableDictionary::new()));

@@ -14,6 +14,7 @@
 //!   "metrics": [ {"name": "count", "kind": "count"}, {"name": "added", "kind": "long_sum", "field": "added"} ],
 //!   "query_granularity": "minute", "segment_granularity": "day", "rollup": true,
 //!   "late_message_rejection": { "period_ms": 86400000 },
+//!   "live_replicas": 2,
 //!   "tuning": { "rows_per_segment_max": 1000000 } }
 //! ```
 //! Only `name` and `topic` must be there. Limits: a declared string dimension that receives an array of
@@ -43,6 +44,11 @@ pub const TABLE_NAME_BYTES_MAX: usize = 255;
 pub const ROWS_PER_SEGMENT_MAX: u64 = 10_000_000;
 /// Most bytes of live rows a segment may be asked to hold; one column's strings must stay below 2 GiB.
 pub const BYTES_PER_SEGMENT_MAX: u64 = 1 << 30;
+
+/// Replicas that keep live rows unless the spec says otherwise.
+pub const LIVE_REPLICAS_DEFAULT: u32 = 2;
+/// More replicas than this a partition never has.
+pub const LIVE_REPLICAS_MAX: u32 = 7;
 
 /// Everything a table is made from.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -75,8 +81,21 @@ pub struct TableSpec {
     /// True: a new table begins with the topic's oldest record; false: with the next one.
     #[serde(default = "yes")]
     pub use_earliest_offset: bool,
+    /// How many replicas of a partition keep its newest rows in memory, ready for queries: the leader and the first of the
+    /// others. With 1 the newest rows are read again from the log when a leader dies.
+    #[serde(default = "two", skip_serializing_if = "is_two")]
+    pub live_replicas: u32,
     #[serde(default)]
     pub tuning: Tuning,
+}
+
+fn two() -> u32 {
+    LIVE_REPLICAS_DEFAULT
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_two(count: &u32) -> bool {
+    *count == LIVE_REPLICAS_DEFAULT
 }
 
 fn yes() -> bool {
@@ -325,6 +344,7 @@ impl TableSpec {
             late_message_rejection: None,
             early_message_rejection: None,
             use_earliest_offset: true,
+            live_replicas: LIVE_REPLICAS_DEFAULT,
             tuning: Tuning::default(),
         }
     }
@@ -359,6 +379,10 @@ impl TableSpec {
         self.check_columns()?;
         self.check_lines()?;
         self.check_times()?;
+        if !(1..=LIVE_REPLICAS_MAX).contains(&self.live_replicas) {
+            let problem = format!("{} replicas are not between 1 and {LIVE_REPLICAS_MAX}", self.live_replicas);
+            return Err(SpecError::new("live_replicas", problem, "2 is the default; the leader is one of them"));
+        }
         let Tuning { rows_per_segment_max: rows, bytes_per_segment_max: bytes, .. } = self.tuning;
         if !(1..=ROWS_PER_SEGMENT_MAX).contains(&rows) {
             let problem = format!("{rows} rows are not between 1 and {ROWS_PER_SEGMENT_MAX}");

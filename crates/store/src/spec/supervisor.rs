@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::place::Place;
 use super::{
-    DimensionSpec, DimensionType, Dimensions, Discover, InputFormat, Lines, MetricSpec, RECORD_TIME_COLUMN,
-    ROWS_PER_SEGMENT_MAX, Rejection, SpecError, TableSpec, TimestampSpec, Tuning,
+    DimensionSpec, DimensionType, Dimensions, Discover, InputFormat, LIVE_REPLICAS_DEFAULT, LIVE_REPLICAS_MAX, Lines,
+    MetricSpec, RECORD_TIME_COLUMN, ROWS_PER_SEGMENT_MAX, Rejection, SpecError, TableSpec, TimestampSpec, Tuning,
 };
 use crate::calendar::parse_iso;
 use crate::granularity::{Granularity, Period};
@@ -115,6 +115,7 @@ pub fn from_supervisor(json: &Value) -> Result<TableSpec, SpecError> {
         late_message_rejection: late(&io)?,
         early_message_rejection: early(&io)?,
         use_earliest_offset: !streaming || io.flag("useEarliestOffset", false)?,
+        live_replicas: live_replicas(&io)?,
         tuning: tuning(&spec.get("tuningConfig"), &io, streaming)?,
     };
     table.check()?;
@@ -432,6 +433,13 @@ fn period_ms(parent: &Place<'_>, key: &str) -> Result<Option<i64>, SpecError> {
         return Err(place.refuse("the period is negative", "use a period as PT1H"));
     }
     Ok(Some(millis))
+}
+
+/// Druid's replicas of a task are what keeps the newest rows there. Its default, 1, is raised to ours.
+fn live_replicas(io: &Place<'_>) -> Result<u32, SpecError> {
+    let asked = io.whole("replicas")?.unwrap_or(0);
+    let most = u32::try_from(asked).unwrap_or(LIVE_REPLICAS_MAX).min(LIVE_REPLICAS_MAX);
+    Ok(most.max(LIVE_REPLICAS_DEFAULT))
 }
 
 fn tuning(spec: &Place<'_>, io: &Place<'_>, streaming: bool) -> Result<Tuning, SpecError> {

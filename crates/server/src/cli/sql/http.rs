@@ -80,12 +80,14 @@ impl Http {
             "context": context,
         });
         let response = self.send(Method::POST, "/druid/v2/sql", Some(&body)).await?;
+        let warnings = response.headers().get_all("x-seawall-warning").iter();
+        let warnings = warnings.filter_map(|warning| Some(warning.to_str().ok()?.to_owned())).collect();
         let mut lines = Lines { response, buffer: Vec::new(), next: 0 };
         let names = lines.header().await?;
         lines.header().await?;
         let types = lines.header().await?;
         let columns = names.into_iter().zip(types).map(|(name, sql_type)| Column { name, sql_type }).collect();
-        Ok(Answer { columns, lines, whole: false })
+        Ok(Answer { columns, warnings, lines, whole: false })
     }
 
     /// Asks the node to stop a statement. One that has ended already is fine.
@@ -138,6 +140,8 @@ pub struct Column {
 #[derive(Debug)]
 pub struct Answer {
     pub columns: Vec<Column>,
+    /// What the node says of the answer.
+    pub warnings: Vec<String>,
     lines: Lines,
     whole: bool,
 }

@@ -81,7 +81,10 @@ impl Runner {
         let progress = Progress::begin(began);
         let work = async {
             let answer = self.http.query(statement, &query_id, &self.context).await?;
-            self.show(answer, &progress).await
+            let warnings = answer.warnings.clone();
+            let shown = self.show(answer, &progress).await?;
+            warnings.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
+            Ok(shown)
         };
         let done = self.runtime.block_on(async {
             tokio::select! {

@@ -23,6 +23,11 @@ use crate::edge::queries::Queries;
 
 const QUERY_ID: HeaderName = HeaderName::from_static("x-druid-sql-query-id");
 const HEADER_INCLUDED: HeaderName = HeaderName::from_static("x-druid-sql-header-included");
+/// What the caller should know of the answer; may be there more than once.
+const WARNING: HeaderName = HeaderName::from_static("x-seawall-warning");
+/// Warnings told at most, and characters of each.
+const WARNINGS_MAX: usize = 8;
+const WARNING_CHARS_MAX: usize = 500;
 /// Longest id a caller may choose for its query.
 const QUERY_ID_BYTES_MAX: usize = 256;
 /// Who asks, while there are no users.
@@ -107,16 +112,26 @@ async fn stream_rows(
 ) -> Result<Response, QueryError> {
     let first = stream.batches.next().await.transpose()?;
     let columns = std::mem::take(&mut stream.columns);
+    let warnings: Vec<HeaderValue> = stream.warnings.iter().take(WARNINGS_MAX).filter_map(header_text).collect();
     let renderer = Renderer::new(format, header, columns, stream.time_zone).stringify_arrays(stringify_arrays);
     let rows = Rows { renderer, phase: Phase::Begin { first }, stream };
     let chunks = futures::stream::unfold(rows, |mut rows| async move { rows.next().await.map(|chunk| (chunk, rows)) });
     let mut response = Response::new(Body::from_stream(chunks));
     let headers = response.headers_mut();
+    for warning in warnings {
+        headers.append(WARNING, warning);
+    }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     if header.names {
         headers.insert(HEADER_INCLUDED, HeaderValue::from_static("yes"));
     }
     Ok(response)
+}
+
+/// A warning as a header can carry it.
+fn header_text(warning: &String) -> Option<HeaderValue> {
+    let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    HeaderValue::try_from(warning.chars().take(WARNING_CHARS_MAX).map(plain).collect::<String>()).ok()
 }
 
 /// A result on its way out, a chunk at a time.

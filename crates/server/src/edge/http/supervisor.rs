@@ -143,7 +143,7 @@ fn payload(table: &TableStatus, now: &str) -> Value {
         "dataSource": table.name,
         "stream": table.topic,
         "partitions": table.partitions.len(),
-        "replicas": 1,
+        "replicas": table.spec.live_replicas,
         "durationSeconds": 3600,
         "activeTasks": if table.suspended { Vec::new() } else { vec![active] },
         "publishingTasks": [],

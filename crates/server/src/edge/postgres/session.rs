@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::BytesMut;
 use pgwire::messages::PgWireBackendMessage;
-use pgwire::messages::response::{CommandComplete, ReadyForQuery, TransactionStatus};
+use pgwire::messages::response::{CommandComplete, NoticeResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::ParameterStatus;
 use query::{Description, Dialect, Parameter, QueryRequest, StatementTag};
 use tokio::io::{AsyncWriteExt, BufReader};
@@ -131,6 +131,13 @@ impl Session {
         self.say(&PgWireBackendMessage::ErrorResponse(failure.response()));
     }
 
+    /// What the client should know of an answer that comes all the same.
+    fn say_warning(&mut self, warning: &str) {
+        let fields = [(b'S', "WARNING"), (b'V', "WARNING"), (b'C', "01000"), (b'M', warning)];
+        let fields = fields.map(|(kind, text)| (kind, text.replace('\0', "\u{fffd}"))).to_vec();
+        self.say(&PgWireBackendMessage::NoticeResponse(NoticeResponse::new(fields)));
+    }
+
     pub fn say_complete(&mut self, tag: String) {
         self.say(&PgWireBackendMessage::CommandComplete(CommandComplete::new(tag)));
     }
@@ -196,7 +203,10 @@ impl Session {
         let started = self.uninterrupted(queries.run(request)).await;
         self.registration.slot.set_running(None);
         match started? {
-            Ok(stream) => Ok(Rows::new(stream, formats)?),
+            Ok(stream) => {
+                stream.warnings.iter().for_each(|warning| self.say_warning(warning));
+                Ok(Rows::new(stream, formats)?)
+            }
             Err(error) => Err(Failure::of_query(&error, sql).into()),
         }
     }

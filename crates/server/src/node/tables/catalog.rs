@@ -1,32 +1,22 @@
 //! The node's tables as the query room sees them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::{PartitionIndex, Timestamp};
-use query::{Catalog, SegmentRow, ServerRow};
+use base::Timestamp;
+use futures::future::BoxFuture;
+use query::{Catalog, Consistency, Prepared, QueryError, SegmentRow, ServerRow};
 use store::calendar::format_iso;
 use store::snapshot::TableSnapshot;
 
-use super::{TableRuntime, Tables};
+use super::Tables;
+use super::gather::gather;
 
 pub struct NodeCatalog {
     pub tables: Arc<Tables>,
     /// `host:port` under which this node answers HTTP.
     pub address: std::net::SocketAddr,
     pub started: Timestamp,
-}
-
-impl NodeCatalog {
-    /// Why the table cannot be queried here: only other nodes have the newest rows of a partition.
-    fn elsewhere(&self, table: &TableRuntime) -> Option<String> {
-        let state = self.tables.deps().meta.state();
-        let partitions = state.topics.get(&table.topic).map_or(0, |topic| topic.partitions);
-        let mut partitions = (0..partitions).map(|index| table.at(PartitionIndex(index)));
-        let elsewhere = partitions.find(|partition| !self.tables.is_hosted(&state, *partition))?;
-        let nodes: Vec<String> = state.replicas(elsewhere).iter().map(ToString::to_string).collect();
-        let (name, index, nodes) = (&table.name, elsewhere.partition, nodes.join(", "));
-        Some(format!("the newest rows of table {name}, partition {index}, are on node {nodes} and not here: ask there"))
-    }
 }
 
 impl Catalog for NodeCatalog {
@@ -40,7 +30,29 @@ impl Catalog for NodeCatalog {
 
     fn unavailable(&self, table: &str) -> Option<String> {
         let table = self.tables.named(table)?;
-        table.missing().or_else(|| self.elsewhere(&table))
+        table.missing().or_else(|| table.is_partial())
+    }
+
+    fn prepare(
+        &self,
+        tables: Vec<String>,
+        consistency: Consistency,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<Prepared, QueryError>> {
+        Box::pin(async move {
+            let named = tables.into_iter().filter_map(|name| Some((self.tables.named(&name)?, name)));
+            let gathered = named.map(|(table, name)| async move {
+                let gathered = gather(&table, consistency, patience, self.tables.deps()).await;
+                gathered.map(|gathered| (name, gathered))
+            });
+            let mut prepared = Prepared::default();
+            for gathered in futures::future::join_all(gathered).await {
+                let (name, gathered) = gathered.map_err(QueryError::unavailable)?;
+                prepared.warnings.extend(gathered.warnings.iter().map(|warning| format!("table {name}: {warning}")));
+                prepared.snapshots.insert(name, gathered.snapshot);
+            }
+            Ok(prepared)
+        })
     }
 
     fn segments(&self) -> Vec<SegmentRow> {

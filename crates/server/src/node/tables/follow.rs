@@ -18,25 +18,74 @@ use super::runtime::{Core, Loaded, TableRuntime};
 use crate::node::findings::{Finding, Severity};
 use crate::node::time;
 
+const BEHIND: &str = "segments-behind";
+
 /// Between tries to fetch a segment that another node published.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Brings a table up to what is published now; at once if nothing is new. Tries again later what failed.
-pub async fn follow(table: &Arc<TableRuntime>, deps: &Arc<Deps>) {
+/// Follows until the table ends: one task a table, however often the metadata changes. What failed is tried again.
+pub async fn run(table: Arc<TableRuntime>, deps: Arc<Deps>) {
     let mut stop = table.stop_signal();
-    loop {
-        let failed = follow_once(table, deps).await;
-        let subject = table.name.to_string();
-        let Err(cause) = failed else { return deps.findings.clear("segments-behind", &subject) };
-        deps.findings.raise(&subject, behind(&table.name, cause));
-        tokio::select! {
-            _ = stop.changed() => return,
-            () = tokio::time::sleep(RETRY) => {}
+    let subject = table.name.to_string();
+    while !*stop.borrow_and_update() {
+        let failed = follow_once(&table, &deps).await.err().or(fetch_missing(&table, &deps).await.err());
+        let is_well = failed.is_none();
+        match failed {
+            None => deps.findings.clear(BEHIND, &subject),
+            Some(cause) => deps.findings.raise(&subject, behind(&table.name, cause)),
         }
+        tokio::select! {
+            _ = stop.changed() => {}
+            () = table.news.notified(), if is_well => {}
+            // While it fails, every change of the metadata would be one more try.
+            () = tokio::time::sleep(RETRY), if !is_well => {}
+        }
+    }
+    deps.findings.clear(BEHIND, &subject);
+}
+
+/// Tries again to open what could not be opened when the table began: queries fail as long as something is missing.
+async fn fetch_missing(table: &Arc<TableRuntime>, deps: &Arc<Deps>) -> Result<(), String> {
+    let _one_at_a_time = table.following.lock().await;
+    let missing: Vec<SegmentId> = table.core().missing.keys().copied().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let Some(known) = deps.meta.state().tables.get(&table.id).cloned() else { return Ok(()) };
+    let mut failed = None;
+    for id in missing {
+        let loaded = match known.segments.get(&id) {
+            Some(segment) => load(table, segment, deps).await.map(Some),
+            None => Ok(None),
+        };
+        match loaded {
+            Ok(loaded) => {
+                let mut core = table.core();
+                core.missing.remove(&id);
+                if let Some(loaded) = loaded {
+                    note_newest(&mut core, &loaded);
+                    core.segments.insert(id, loaded);
+                }
+                deps.findings.clear(super::load::MISSING, &format!("{}/{id}", table.name));
+            }
+            // The others are most likely not to be had either; they come with the next try.
+            Err(cause) => {
+                failed = Some(format!("segment {id}: {cause}"));
+                break;
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn note_newest(core: &mut Core, loaded: &Loaded) {
+    if let Some((_, greatest)) = loaded.segment.time_range() {
+        core.newest = core.newest.max(Some(Timestamp(greatest)));
     }
 }
 
-async fn follow_once(table: &Arc<TableRuntime>, deps: &Arc<Deps>) -> Result<(), String> {
+/// Brings a table up to what is published now; at once if nothing is new.
+pub async fn follow_once(table: &Arc<TableRuntime>, deps: &Arc<Deps>) -> Result<(), String> {
     let _one_at_a_time = table.following.lock().await;
     let Some(known) = deps.meta.state().tables.get(&table.id).cloned() else { return Ok(()) };
     adopt_schema(table, &known);
@@ -44,7 +93,13 @@ async fn follow_once(table: &Arc<TableRuntime>, deps: &Arc<Deps>) -> Result<(), 
     if new.is_empty() && ahead.is_empty() {
         return Ok(());
     }
-    let opened = open(table, &known, &new, deps).await?;
+    let opened = match open(table, &known, &new, deps).await {
+        Ok(opened) => opened,
+        Err(cause) => {
+            table.core().behind_cause = Some(cause.clone());
+            return Err(cause);
+        }
+    };
     let rests = cut(table, &ahead).await?;
     swap(table, opened, &ahead, rests);
     Ok(())
@@ -91,7 +146,10 @@ async fn open(
             opened.push((*id, sealed));
         } else if let Some(segment) = known.segments.get(id).cloned() {
             let (table, deps) = (Arc::clone(table), Arc::clone(deps));
-            loading.spawn(async move { load(&table, &segment, &deps).await.map(|loaded| (segment.id, loaded)) });
+            loading.spawn(async move {
+                let loaded = load(&table, &segment, &deps).await;
+                loaded.map(|loaded| (segment.id, loaded)).map_err(|cause| format!("segment {}: {cause}", segment.id))
+            });
         }
     }
     let mut failed = None;
@@ -146,11 +204,8 @@ fn swap(
 ) {
     let mut guard = table.core();
     let core = &mut *guard;
-    for (_, loaded) in &opened {
-        if let Some((_, greatest)) = loaded.segment.time_range() {
-            core.newest = core.newest.max(Some(Timestamp(greatest)));
-        }
-    }
+    core.behind_cause = None;
+    opened.iter().for_each(|(_, loaded)| note_newest(core, loaded));
     core.segments.extend(opened);
     for (index, to) in ahead {
         match rests.remove(index) {
@@ -184,7 +239,7 @@ fn settle(core: &mut Core, index: PartitionIndex, to: Offset) {
 
 fn behind(table: &str, cause: String) -> Finding {
     Finding {
-        code: "segments-behind",
+        code: BEHIND,
         severity: Severity::Warning,
         title: format!("published segments of table {table} cannot be fetched; its live rows answer meanwhile"),
         since: time::wall(),

@@ -17,6 +17,8 @@ use super::runtime::{Loaded, TableRuntime};
 use crate::node::findings::{Finding, Severity};
 use crate::node::time;
 
+pub const MISSING: &str = "segment-missing";
+
 /// Opens every visible segment of a table; those that cannot be had are noted as missing and raised.
 pub async fn load_segments(table: &Arc<TableRuntime>, known: &Table, deps: &Arc<Deps>) {
     let mut loading = tokio::task::JoinSet::new();
@@ -69,48 +71,70 @@ async fn warm(table: Arc<TableRuntime>, deps: Arc<Deps>) {
 
 fn missing(table: &str, segment: &Published, cause: String) -> Finding {
     Finding {
-        code: "segment-missing",
+        code: MISSING,
         severity: Severity::Critical,
         title: format!("segment {} of table {table} cannot be opened", segment.id),
         since: time::wall(),
         impact: vec!["query"],
         cause,
-        action: format!("restore {} in deep storage and restart the node", segment.path),
+        action: format!(
+            "make {} in deep storage readable from this node again; it is tried every few seconds",
+            segment.path
+        ),
     }
 }
 
 /// Opens one segment from its column file, or from deep storage if that is absent or damaged.
 pub async fn load(table: &Arc<TableRuntime>, segment: &Published, deps: &Arc<Deps>) -> Result<Loaded, String> {
-    let worker = Arc::clone(&deps.workers).acquire_owned().await.map_err(|error| error.to_string())?;
     let path = column_file(deps, table, segment.id);
     let dictionary = Arc::clone(&table.dictionary);
     let opened = {
         let path = path.clone();
-        blocking(move || open_file(&path, &dictionary)).await
+        working(deps, move || open_file(&path, &dictionary)).await
     };
     let opened = match opened {
         Ok(opened) => opened,
         Err(cause) => {
-            tracing::info!(table = %table.name, segment = %segment.id, %cause, "fetching the segment from deep storage");
-            let parquet = deps.deep.get(&segment.path).await.map_err(|error| error.to_string())?;
-            let found = base::checksum::crc32c(&parquet);
-            if found != segment.checksum {
-                return Err(format!("{}: checksum {found:#010x}, expected {:#010x}", segment.path, segment.checksum));
-            }
+            tracing::debug!(table = %table.name, segment = %segment.id, %cause, "fetching the segment from deep storage");
+            let parquet = fetch(segment, deps).await?;
             let dictionary = Arc::clone(&table.dictionary);
-            blocking(move || {
+            let unpack = move || {
                 let file = Segment::from_parquet(parquet).map_err(|error| error.to_string())?;
                 write_and_open(&path, &file, &dictionary)
-            })
-            .await?
+            };
+            working(deps, unpack).await?
         }
     };
-    drop(worker);
     Ok(Loaded {
         rows: opened.rows() as u64,
         segment: Arc::new(opened),
         interval: Interval { start: segment.interval.start, end: segment.interval.end },
     })
+}
+
+/// The segment's file. Waiting for deep storage holds none of the workers that rows are taken in by.
+async fn fetch(segment: &Published, deps: &Deps) -> Result<Bytes, String> {
+    let _place = deps.fetches.acquire().await.map_err(|error| error.to_string())?;
+    let parquet = deps.deep.get(&segment.path).await.map_err(|error| error.to_string())?;
+    let found = base::checksum::crc32c(&parquet);
+    if found != segment.checksum {
+        return Err(format!("{}: checksum {found:#010x}, expected {:#010x}", segment.path, segment.checksum));
+    }
+    Ok(parquet)
+}
+
+/// Work for a worker's thread.
+async fn working<T: Send + 'static>(
+    deps: &Deps,
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let worker = Arc::clone(&deps.workers).acquire_owned().await.map_err(|error| error.to_string())?;
+    blocking(move || {
+        let done = work();
+        drop(worker);
+        done
+    })
+    .await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {

@@ -10,11 +10,16 @@
 //!
 //! What always holds: a row is in the live rows or in a published segment, never in both and never in
 //! neither, in every snapshot; a partition is sealed by one task at a time; live memory has a bound, at which
-//! the largest partition is sealed early and readers wait.
+//! the largest partition is sealed early and readers wait. A partition's live rows are kept by its leader and a few more
+//! replicas (`live_replicas`); the other nodes borrow them for their queries (`gather`, `borrow`).
 
+mod borrow;
 mod catalog;
+#[cfg(test)]
+mod cluster_tests;
 mod follow;
-pub mod freshness;
+mod freshness;
+mod gather;
 mod load;
 mod reader;
 mod runtime;
@@ -31,6 +36,8 @@ use control::{State, Table, TableId, TableMode};
 use tokio::sync::Semaphore;
 
 use crate::node::findings::{Finding, Findings, Severity};
+use crate::node::leaders::Leaders;
+use crate::node::router::Router;
 use crate::node::time;
 use crate::shell::deep::DeepStorage;
 use crate::shell::logs::LogsHandle;
@@ -43,6 +50,13 @@ pub use status::{DeadLetterSample, IngestRates, PartitionStatus, TableStatus};
 
 /// Between looks at whether a suspended table is sealed.
 const SEALED_POLL: Duration = Duration::from_millis(20);
+
+/// Rows that were borrowed from another node go when no query needed them for this long.
+const BORROWED_MS: u64 = 60_000;
+/// The same while memory for live rows is short.
+const BORROWED_MS_SHORT: u64 = 2_000;
+/// Segments fetched from deep storage at the same time.
+pub const FETCHES_MAX: usize = 4;
 
 /// Bounds of all tables together, from the configuration.
 #[derive(Clone, Debug)]
@@ -64,6 +78,9 @@ pub struct Deps {
     pub peers: Option<PeersHandle>,
     pub deep: DeepStorage,
     pub findings: Arc<Findings>,
+    pub leaders: Arc<Leaders>,
+    /// One permit per segment that may be on its way from deep storage.
+    pub fetches: Semaphore,
     /// One permit per thread that may parse, seal or load at the same time.
     pub workers: Arc<Semaphore>,
 }
@@ -97,7 +114,9 @@ impl Tables {
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 tables.all().iter().for_each(|table| table.measure());
+                tables.forget_borrowed();
                 tables.relieve_memory();
+                gather::look_again(&tables).await;
             }
         });
     }
@@ -159,12 +178,10 @@ impl Tables {
             }
             if let (Some(running), Some(topic)) = (self.runtime(table.id), state.topics.get(&table.topic)) {
                 for index in (0..topic.partitions).map(PartitionIndex) {
-                    if self.is_hosted(state, at(table.topic, index)) {
-                        running.begin_partition(index, table, catches_up, &self.deps);
-                    }
+                    let is_hosted = self.is_hosted(state, at(table.topic, index));
+                    running.begin_partition(index, table, catches_up, is_hosted, &self.deps);
                 }
-                let deps = Arc::clone(&self.deps);
-                tokio::spawn(async move { follow::follow(&running, &deps).await });
+                running.news.notify_one();
             }
         }
         self.set_floors(state);
@@ -187,7 +204,7 @@ impl Tables {
         true
     }
 
-    fn runtime(&self, id: TableId) -> Option<Arc<TableRuntime>> {
+    pub(super) fn runtime(&self, id: TableId) -> Option<Arc<TableRuntime>> {
         self.running.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
@@ -198,6 +215,7 @@ impl Tables {
                 if at_start || !table.segments.is_empty() {
                     load::load_segments(&runtime, table, &self.deps).await;
                 }
+                tokio::spawn(follow::run(Arc::clone(&runtime), Arc::clone(&self.deps)));
                 self.running.write().unwrap_or_else(PoisonError::into_inner).insert(table.id, runtime);
             }
             Err(cause) => self.deps.findings.raise(
@@ -232,6 +250,19 @@ impl Tables {
                 self.deps.logs.set_floor(key, floors.get(&key).copied());
             }
         }
+    }
+
+    /// Borrowed rows that nobody asked for lately make room, sooner while memory is short.
+    fn forget_borrowed(&self) {
+        let is_short = self.live_bytes() > self.deps.config.live_bytes_max / 2;
+        let idle_ms = if is_short { BORROWED_MS_SHORT } else { BORROWED_MS };
+        self.all().iter().for_each(|table| table.forget_borrowed(idle_ms));
+    }
+
+    /// Answers other nodes that ask for live rows kept here, and how far partitions led here are committed.
+    pub fn serve(self: &Arc<Self>, router: &Router) {
+        freshness::serve(router, &self.deps.logs);
+        borrow::serve(router, self);
     }
 
     /// Above the bound of live memory the partition with the most rows is sealed early.

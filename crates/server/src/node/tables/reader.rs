@@ -27,29 +27,36 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Bytes of a dead letter that are shown.
 const SAMPLE_BYTES_MAX: usize = 256;
 
-/// Reads until the table is dropped or the node ends.
-pub async fn run(table: Arc<TableRuntime>, partition: PartitionIndex, deps: Arc<Deps>) {
-    let (mut stop, mut paused) = (table.stop_signal(), table.paused_signal());
-    let Some((reader, mut committed)) = opened(&table, partition, &deps).await else { return };
+/// Reads until the table is dropped, the replica leaves or the node ends; rests while this replica keeps no live rows.
+pub async fn run(table: &Arc<TableRuntime>, partition: PartitionIndex, deps: &Arc<Deps>) {
+    let (mut stop, mut paused, mut news) = (table.stop_signal(), table.paused_signal(), table.reader_signal());
+    let Some((reader, mut committed)) = opened(table, partition, deps).await else { return };
+    let Some(mut leadership) = deps.logs.leadership(table.at(partition)) else { return };
     let mut ingestor = Ingestor::new(Arc::clone(&table.spec), &table.core().schema, partition);
     while !*stop.borrow_and_update() {
-        if table.seal_is_due(partition, &deps) {
-            seal::spawn(&table, partition, &deps);
+        leadership.borrow_and_update();
+        let rests = !table.keeps(partition, deps);
+        if table.seal_is_due(partition, deps) {
+            seal::spawn(table, partition, deps);
         }
-        let next = next_offset(&table, partition);
-        let idle =
-            *paused.borrow_and_update() || next >= *committed.borrow_and_update() || is_memory_full(&table, &deps);
+        let next = next_offset(table, partition);
+        let idle = rests
+            || *paused.borrow_and_update()
+            || next >= *committed.borrow_and_update()
+            || is_memory_full(table, deps);
         if idle {
             tokio::select! {
                 _ = stop.changed() => {}
                 _ = paused.changed() => {}
                 changed = committed.changed() => if changed.is_err() { return },
+                changed = leadership.changed() => if changed.is_err() { return },
+                _ = news.changed() => {}
                 () = tokio::time::sleep(IDLE) => {}
             }
             continue;
         }
         let Ok(worker) = Arc::clone(&deps.workers).acquire_owned().await else { return };
-        let (step_table, step_reader) = (Arc::clone(&table), reader.clone());
+        let (step_table, step_reader) = (Arc::clone(table), reader.clone());
         let step = tokio::task::spawn_blocking(move || {
             let result = step(&step_table, partition, &mut ingestor, &step_reader, next);
             drop(worker);
@@ -58,12 +65,12 @@ pub async fn run(table: Arc<TableRuntime>, partition: PartitionIndex, deps: Arc<
         match step.await {
             Ok((back, result)) => {
                 ingestor = back;
-                if !report(&table, &deps, result) {
+                if !report(table, deps, result) {
                     tokio::time::sleep(RETRY).await;
                 }
             }
             Err(error) => {
-                report(&table, &deps, Err(format!("a bug stopped the reader: {error}")));
+                report(table, deps, Err(format!("a bug stopped the reader: {error}")));
                 return;
             }
         }
@@ -172,7 +179,7 @@ fn step(
     let mut guard = table.core();
     let core = &mut *guard;
     if core.partitions.get(&partition).is_none_or(|place| place.next != from) {
-        // Published by another node meanwhile: the next step begins behind that.
+        // Published by another node, or borrowed from it, meanwhile: the next step begins behind that.
         return Ok(());
     }
     tally.book(core);
@@ -235,7 +242,7 @@ fn merged(core: &Core, ingestor: &Ingestor) -> Result<Arc<store::schema::TableSc
     core.schema.merge(&seen).map(Arc::new).map_err(|error| error.to_string())
 }
 
-fn time_range(rows: &RecordBatch) -> Option<(Timestamp, Timestamp)> {
+pub fn time_range(rows: &RecordBatch) -> Option<(Timestamp, Timestamp)> {
     let times = rows.column_by_name(store::schema::TIME_COLUMN)?;
     let times = times.as_any().downcast_ref::<arrow::array::TimestampMillisecondArray>()?;
     Some((Timestamp(arrow::compute::min(times)?), Timestamp(arrow::compute::max(times)?)))

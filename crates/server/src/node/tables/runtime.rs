@@ -12,7 +12,7 @@ use store::seal::{self, LiveStats};
 use store::segment::Segment;
 use store::snapshot::{SnapshotSegment, TableSnapshot};
 use store::spec::{TableSpec, Tuning};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::status::{DeadLetterSample, IngestCounters, IngestRates, PartitionStatus, TableStatus};
 use super::{Deps, freshness, reader};
@@ -46,6 +46,36 @@ pub struct PartitionPlace {
     pub sealing: bool,
     /// Set at the node's start: until `next` is there, the table is behind.
     pub behind_until: Option<Offset>,
+    /// This replica takes the rows in from its own log. Otherwise they are borrowed when a query needs them.
+    pub keeps: bool,
+    /// It has just begun to keep rows: until `next` is there, queries borrow them.
+    pub rebuilding: Option<Offset>,
+    /// When a query last needed rows that are not kept here.
+    pub asked: Option<Tick>,
+    /// Until then this replica keeps rows that are not its own to keep: nobody else could be asked.
+    pub lonely_until: Option<Tick>,
+}
+
+impl PartitionPlace {
+    fn at(published: Offset) -> Self {
+        Self {
+            next: published,
+            published,
+            live_since: None,
+            earliest: None,
+            sealing: false,
+            behind_until: None,
+            keeps: false,
+            rebuilding: None,
+            asked: None,
+            lonely_until: None,
+        }
+    }
+
+    /// True if what is here of the partition is all that this node knows to be committed, or soon will be.
+    pub fn is_whole(&self) -> bool {
+        self.keeps && self.rebuilding.is_none()
+    }
 }
 
 pub(super) struct Core {
@@ -61,6 +91,10 @@ pub(super) struct Core {
     pub dead: VecDeque<DeadLetterSample>,
     pub newest: Option<Timestamp>,
     pub trouble: Option<String>,
+    /// Why published segments cannot be brought in at the moment.
+    pub behind_cause: Option<String>,
+    /// The last query could not ask all leaders how far they are.
+    pub lags: bool,
     measured: IngestCounters,
     rates: BTreeMap<&'static str, IngestRates>,
 }
@@ -78,7 +112,16 @@ pub struct TableRuntime {
     pub dictionary: Arc<TableDictionary>,
     /// Held by whoever brings what is published into the core.
     pub(super) following: tokio::sync::Mutex<()>,
+    /// There may be something new to follow; wakes the table's one follower.
+    pub(super) news: Notify,
+    /// Held by whoever borrows rows of the partition.
+    borrowing: Mutex<BTreeMap<PartitionIndex, Arc<tokio::sync::Mutex<()>>>>,
+    /// Changes when rows come in or are published.
+    moved: watch::Sender<()>,
+    /// Changes when a reader has to look again whether it keeps rows.
+    news_for_readers: watch::Sender<()>,
     core: Mutex<Core>,
+    /// Partitions that a reader runs for.
     begun: Mutex<BTreeSet<PartitionIndex>>,
     stopped: watch::Sender<bool>,
     paused: watch::Sender<bool>,
@@ -103,6 +146,8 @@ impl TableRuntime {
             dead: VecDeque::new(),
             newest: None,
             trouble: None,
+            behind_cause: None,
+            lags: false,
             measured: IngestCounters::default(),
             rates: RATE_WINDOWS.iter().map(|(name, _)| (*name, IngestRates::default())).collect(),
         };
@@ -116,6 +161,10 @@ impl TableRuntime {
             created: table.created,
             dictionary,
             following: tokio::sync::Mutex::default(),
+            news: Notify::new(),
+            borrowing: Mutex::default(),
+            moved: watch::channel(()).0,
+            news_for_readers: watch::channel(()).0,
             core: Mutex::new(core),
             begun: Mutex::default(),
             stopped: watch::channel(false).0,
@@ -132,36 +181,134 @@ impl TableRuntime {
         TopicPartition { topic: self.topic, partition }
     }
 
-    /// Starts reading a partition, once.
+    /// Makes a place for a partition, and starts reading it if there is a replica of it here and nobody reads it yet.
     pub(super) fn begin_partition(
         self: &Arc<Self>,
         partition: PartitionIndex,
         table: &Table,
         at_start: bool,
+        is_hosted: bool,
         deps: &Arc<Deps>,
     ) {
-        if !self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(partition) {
+        let published = table.published(partition);
+        let is_new = {
+            let mut core = self.core();
+            let is_new = !core.partitions.contains_key(&partition);
+            core.partitions.entry(partition).or_insert_with(|| PartitionPlace::at(published));
+            is_new
+        };
+        if !is_hosted || !self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(partition) {
             return;
         }
-        let published = table.published(partition);
-        let stable = deps.logs.stable(self.at(partition)).map(|signal| *signal.borrow());
-        let behind_until = stable.filter(|stable| at_start && *stable > published && !self.is_paused());
-        let place = PartitionPlace {
-            next: published,
-            published,
-            live_since: None,
-            earliest: None,
-            sealing: false,
-            behind_until,
-        };
-        self.core().partitions.insert(partition, place);
+        if is_new && self.is_to_keep(partition, deps) {
+            let committed = freshness::readable_end(&deps.logs, self.at(partition));
+            let behind_until = committed.filter(|committed| at_start && *committed > published && !self.is_paused());
+            self.set_keeps(partition, behind_until);
+            if at_start && deps.peers.is_some() && !self.is_paused() {
+                self.await_leader(partition, behind_until, deps);
+            }
+        }
+        let (table, deps) = (Arc::clone(self), Arc::clone(deps));
+        tokio::spawn(async move {
+            reader::run(&table, partition, &deps).await;
+            table.begun.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition);
+            table.release(partition);
+        });
+    }
+
+    fn set_keeps(&self, partition: PartitionIndex, behind_until: Option<Offset>) {
+        if let Some(place) = self.core().partitions.get_mut(&partition) {
+            place.keeps = true;
+            place.behind_until = behind_until;
+        }
         if behind_until.is_some() {
             self.behind.send_replace(true);
         }
-        if at_start && deps.peers.is_some() && !self.is_paused() {
-            self.await_leader(partition, behind_until, deps);
+    }
+
+    /// True if this replica is to take the partition's rows in: it leads it, or is among the first of its replicas, or
+    /// nobody else can be asked.
+    fn is_to_keep(&self, partition: PartitionIndex, deps: &Deps) -> bool {
+        let at = self.at(partition);
+        if self.is_led(partition, deps) {
+            return true;
         }
-        tokio::spawn(reader::run(Arc::clone(self), partition, Arc::clone(deps)));
+        let state = deps.meta.state();
+        let count = usize::try_from(self.spec.live_replicas).unwrap_or(usize::MAX);
+        if state.replicas(at).is_empty() || state.live_keepers(at, count, None).contains(&deps.node) {
+            return true;
+        }
+        let lonely_until = self.core().partitions.get(&partition).and_then(|place| place.lonely_until);
+        lonely_until.is_some_and(|until| until > time::now())
+    }
+
+    /// Looks whether this replica keeps the partition's rows, and notes it; called by its reader in each round.
+    pub(super) fn keeps(&self, partition: PartitionIndex, deps: &Deps) -> bool {
+        let keeps = self.is_to_keep(partition, deps);
+        let kept = self.core().partitions.get(&partition).is_some_and(|place| place.keeps);
+        if keeps && !kept {
+            let committed = freshness::readable_end(&deps.logs, self.at(partition));
+            if let Some(place) = self.core().partitions.get_mut(&partition) {
+                place.keeps = true;
+                place.rebuilding = committed.filter(|committed| *committed > place.next);
+            }
+        } else if kept && !keeps {
+            self.release(partition);
+        }
+        keeps
+    }
+
+    /// The rows are not kept up any more. They stay for a while: somebody may ask for them.
+    fn release(&self, partition: PartitionIndex) {
+        let mut core = self.core();
+        if let Some(place) = core.partitions.get_mut(&partition) {
+            *place = PartitionPlace {
+                keeps: false,
+                rebuilding: None,
+                behind_until: None,
+                asked: Some(time::now()),
+                ..place.clone()
+            };
+        }
+        let is_behind = core.partitions.values().any(|place| place.behind_until.is_some());
+        self.behind.send_replace(is_behind);
+    }
+
+    /// This replica keeps the partition's rows for `patience_ms`, whoever should.
+    pub(super) fn keep_alone(&self, partition: PartitionIndex, patience_ms: u64) {
+        if let Some(place) = self.core().partitions.get_mut(&partition) {
+            place.lonely_until = Some(time::now().plus(patience_ms));
+        }
+        self.news_for_readers.send_replace(());
+    }
+
+    pub(super) fn reader_signal(&self) -> watch::Receiver<()> {
+        self.news_for_readers.subscribe()
+    }
+
+    /// Rows of partitions that are not kept here go when nobody asked for them for `idle_ms`.
+    pub(super) fn forget_borrowed(&self, idle_ms: u64) {
+        let now = time::now();
+        let mut guard = self.core();
+        let core = &mut *guard;
+        for (index, place) in &mut core.partitions {
+            let is_idle = place.asked.is_none_or(|asked| now.since(asked) >= idle_ms);
+            if !place.keeps && is_idle && place.next > place.published {
+                core.live.forget(*index);
+                *place = PartitionPlace::at(place.published);
+            }
+        }
+    }
+
+    /// Held while rows of the partition are borrowed, so that queries at the same time borrow them once.
+    pub(super) fn borrower(&self, partition: PartitionIndex) -> Arc<tokio::sync::Mutex<()>> {
+        let mut borrowing = self.borrowing.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(borrowing.entry(partition).or_default())
+    }
+
+    /// Changes when rows come in or are published.
+    pub(super) fn moves(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
     }
 
     /// The partition counts as behind until it has what its leader has committed by now; without a leader, what is known here.
@@ -186,6 +333,10 @@ impl TableRuntime {
 
     /// Called after each step of a reader: is the table still behind?
     pub(super) fn note_progress(&self, core: &mut Core, partition: PartitionIndex) {
+        self.moved.send_replace(());
+        if let Some(place) = core.partitions.get_mut(&partition) {
+            place.rebuilding = place.rebuilding.filter(|until| place.next < *until);
+        }
         if let Some(place) = core.partitions.get_mut(&partition)
             && place.behind_until.is_some_and(|until| place.next >= until)
         {
@@ -218,6 +369,7 @@ impl TableRuntime {
 
     pub fn stop(&self) {
         self.stopped.send_replace(true);
+        self.moved.send_replace(());
     }
 
     pub(super) fn stop_signal(&self) -> watch::Receiver<bool> {
@@ -251,7 +403,10 @@ impl TableRuntime {
 
     /// Everything a query needs of the table, at this moment.
     pub fn snapshot(&self) -> TableSnapshot {
-        let core = self.core();
+        self.snapshot_of(&self.core())
+    }
+
+    pub(super) fn snapshot_of(&self, core: &Core) -> TableSnapshot {
         let published = core.segments.iter().map(|(id, loaded)| SnapshotSegment {
             id: id.to_string(),
             interval: loaded.interval,
@@ -290,18 +445,28 @@ impl TableRuntime {
 
     /// Why the table cannot be queried, if a published segment is not open here.
     pub fn missing(&self) -> Option<String> {
-        let core = self.core();
+        self.missing_of(&self.core())
+    }
+
+    pub(super) fn missing_of(&self, core: &Core) -> Option<String> {
         let (id, cause) = core.missing.first_key_value()?;
         Some(format!("{} segments of table {} are missing; the first is {id}: {cause}", core.missing.len(), self.name))
     }
 
+    /// Why this node alone cannot answer for all of the table's rows.
+    pub(super) fn is_partial(&self) -> Option<String> {
+        let core = self.core();
+        let elsewhere = core.partitions.iter().find(|(_, place)| !place.is_whole());
+        elsewhere.map(|(index, _)| format!("the newest rows of table {}, partition {index}, are not here", self.name))
+    }
+
     pub fn status(&self, deps: &Deps) -> TableStatus {
         let core = self.core();
-        let partitions = core.partitions.iter().map(|(index, place)| PartitionStatus {
-            partition: *index,
-            next: place.next,
-            published: place.published,
-            committed: deps.logs.committed(self.at(*index)).map_or(place.next, |signal| *signal.borrow()),
+        let partitions = core.partitions.iter().map(|(index, place)| {
+            let committed = freshness::readable_end(&deps.logs, self.at(*index)).unwrap_or(place.next);
+            // What is not kept here is borrowed as far as it is committed: it does not lag.
+            let next = if place.keeps { place.next } else { place.next.max(committed) };
+            PartitionStatus { partition: *index, next, published: place.published, committed }
         });
         let state = deps.meta.state();
         let segment_bytes =

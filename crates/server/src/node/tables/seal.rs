@@ -15,7 +15,7 @@ use store::segment::Segment;
 use uuid::Uuid;
 
 use super::Deps;
-use super::follow::follow;
+use super::follow::follow_once;
 use super::load::{column_file, write_and_open};
 use super::runtime::{Loaded, TableRuntime};
 use crate::node::findings::{Finding, Severity};
@@ -238,7 +238,11 @@ async fn publish(
     let command = Command::PublishSegments { table: table.id, partition, from, to, term, segments: new, published };
     let outcome = deps.meta.propose(command).await;
     if outcome.is_ok() {
-        follow(table, deps).await;
+        if let Err(cause) = follow_once(table, deps).await {
+            // The table's follower tries again and says so if it lasts.
+            tracing::info!(table = %table.name, %partition, %cause, "what was published is brought in later");
+            table.news.notify_one();
+        }
         return Ok(());
     }
     // It may still take effect if its outcome is unknown: then the segments are fetched like those of any other node.
