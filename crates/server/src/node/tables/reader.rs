@@ -40,15 +40,14 @@ pub async fn run(table: &Arc<TableRuntime>, partition: PartitionIndex, deps: &Ar
             seal::spawn(table, partition, deps);
         }
         let next = next_offset(table, partition);
-        let idle = rests
-            || *paused.borrow_and_update()
-            || next >= *committed.borrow_and_update()
-            || is_memory_full(table, deps);
+        // All are looked at, whatever the others say: what was not looked at would wake this at once, again and again.
+        let (is_paused, end) = (*paused.borrow_and_update(), *committed.borrow_and_update());
+        let idle = rests || is_paused || next >= end || is_memory_full(table, deps);
         if idle {
             tokio::select! {
                 _ = stop.changed() => {}
                 _ = paused.changed() => {}
-                changed = committed.changed() => if changed.is_err() { return },
+                changed = committed.changed(), if !rests => if changed.is_err() { return },
                 changed = leadership.changed() => if changed.is_err() { return },
                 _ = news.changed() => {}
                 () = tokio::time::sleep(IDLE) => {}
