@@ -20,12 +20,38 @@ pub enum Consistency {
     Local,
 }
 
+/// The one system table whose rows are fetched from other nodes for a statement.
+pub const LOST_BATCHES: &str = "sys.lost_batches";
+
+/// One row of it: a record batch that a replica had written and another leader's records have replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct LostRow {
+    pub topic: String,
+    pub partition: i64,
+    /// The node that keeps it.
+    pub node: i64,
+    pub path: String,
+    pub saved_at: Timestamp,
+    pub term: i64,
+    pub replaced_by_term: i64,
+    pub base_offset: i64,
+    pub last_offset: i64,
+    pub records: i64,
+    /// -1: the producer was not idempotent.
+    pub producer_id: i64,
+    /// `yes`, `no` or `unknown`.
+    pub acknowledged: String,
+    pub size_bytes: i64,
+}
+
 /// The tables a statement names, fixed at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Prepared {
     pub snapshots: BTreeMap<String, TableSnapshot>,
     /// What the caller should know of the answer, in words for a person.
     pub warnings: Vec<String>,
+    /// The rows of [`LOST_BATCHES`], if that was among the tables.
+    pub lost: Vec<LostRow>,
 }
 
 /// The node's tables, as the query room sees them. Cheap to call, and only [`Catalog::prepare`] waits for anything.
@@ -63,6 +89,18 @@ pub trait Catalog: Send + Sync {
             Ok(prepared)
         })
     }
+    /// The number of the node asked, where there are several.
+    fn node(&self) -> Option<i64> {
+        None
+    }
+    /// Queries that are over, on any node, the oldest first: `sys.queries` shows them with those that run.
+    fn past_queries(&self) -> Vec<PastRow> {
+        Vec::new()
+    }
+    /// The rows of `sys.tasks`: background work that is over, on any node.
+    fn past_tasks(&self) -> Vec<PastRow> {
+        Vec::new()
+    }
     /// The rows of `sys.segments`.
     fn segments(&self) -> Vec<SegmentRow> {
         Vec::new()
@@ -71,6 +109,22 @@ pub trait Catalog: Send + Sync {
     fn servers(&self) -> Vec<ServerRow> {
         Vec::new()
     }
+}
+
+/// A query or a task that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastRow {
+    /// The node that ran it.
+    pub node: i64,
+    pub id: String,
+    /// The statement, or the table worked for.
+    pub subject: String,
+    pub identity: String,
+    pub began: Timestamp,
+    pub duration_ms: u64,
+    pub rows: u64,
+    /// Empty: it went well.
+    pub error: String,
 }
 
 /// One row of `sys.segments`: a segment of a table, published or live.

@@ -42,7 +42,7 @@ mod statement;
 mod system;
 mod table;
 
-pub use catalog::{Catalog, Consistency, Prepared, SegmentRow, ServerRow};
+pub use catalog::{Catalog, Consistency, LOST_BATCHES, LostRow, PastRow, Prepared, SegmentRow, ServerRow};
 pub use error::{Position, QueryError, QueryErrorKind};
 pub use limits::QueryLimits;
 pub use request::{Dialect, Parameter, QueryRequest};

@@ -49,6 +49,10 @@ pub fn master_killed(stage: &Stage) -> Result<Outcome, Failure> {
     trial.flow(BEFORE)?;
     let master = trial.master()?;
     let left = trial.cluster.others(master);
+    let told = format!("SELECT 'asked of node {master}'");
+    crate::http::sql(trial.cluster.node(master)?.http, &told, ATTEMPT)?;
+    // Told to the others soon, not at once.
+    std::thread::sleep(Duration::from_millis(500));
     let at = trial.fault(&format!("SIGKILL to node {master}, the active master"));
     trial.cluster.kill(master)?;
     let written = metadata_write(&mut trial, "after-the-master", &left, at)?;
@@ -57,6 +61,13 @@ pub fn master_killed(stage: &Stage) -> Result<Outcome, Failure> {
     trial.watch(Duration::from_millis(500));
     trial.flow(AFTER)?;
     let next = trial.master()?;
+    let kept = format!("SELECT COUNT(*) FROM sys.queries WHERE node = {master} AND sql LIKE 'SELECT ''asked of node%'");
+    for id in &left {
+        let kept = crate::http::count(trial.cluster.node(*id)?.http, &kept, ATTEMPT)?;
+        trial.promise(kept >= 1, || {
+            format!("node {id} does not know what was asked of node {master} before it was killed")
+        });
+    }
     trial.say(&format!("node {next} is the active master; node {master} is started again"));
     trial.cluster.spawn(master)?;
     trial.await_in_sync(0);

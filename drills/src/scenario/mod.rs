@@ -110,7 +110,7 @@ const CATALOGUE: &[Drill] = &[
     Drill {
         name: "control-1",
         what: "the active master is killed",
-        promise: "a new one takes metadata writes within 2 s; no query fails at the other nodes",
+        promise: "a new one takes metadata writes within 2 s; no query fails at the other nodes; query history is kept",
         run: control::master_killed,
     },
     Drill {

@@ -39,6 +39,7 @@ use serde_json::{Map, Value};
 pub use rewrite::{Session, deduplicate, rewrite};
 pub use time::period_of_unit;
 
+use crate::catalog::LOST_BATCHES;
 use crate::error::{Position, QueryError, QueryErrorKind};
 use crate::limits::{RELATIONS_MAX, SQL_BYTES_MAX, SQL_CHAIN_MAX, SQL_DEPTH_MAX, SQL_TOKENS_MAX};
 use crate::request::Dialect;
@@ -94,7 +95,8 @@ pub fn parse(sql: &str, dialect: Dialect) -> Result<Parsed, QueryError> {
     Ok(Parsed { settings, body, parameters })
 }
 
-/// Last names of everything that may be a user's table in the statement, each once; common table expressions are among them.
+/// Last names of everything that may be a user's table in the statement, each once, common table expressions among them; and
+/// [`LOST_BATCHES`].
 pub fn table_names(query: &Query) -> Vec<String> {
     let mut names = BTreeSet::new();
     let _walked: ControlFlow<()> = visit_relations(query, |relation| {
@@ -103,6 +105,10 @@ pub fn table_names(query: &Query) -> Vec<String> {
         let schema = parts.next().map(|ident| ident.value.to_ascii_lowercase());
         if let (Some(table), None | Some("druid" | "public")) = (table, schema.as_deref()) {
             names.insert(table.value.clone());
+        } else if let (Some(table), Some("sys")) = (table, schema.as_deref())
+            && LOST_BATCHES.strip_prefix("sys.").is_some_and(|lost| table.value.eq_ignore_ascii_case(lost))
+        {
+            names.insert(LOST_BATCHES.to_owned());
         }
         ControlFlow::Continue(())
     });

@@ -14,7 +14,7 @@ use store::engine::Limits;
 
 pub use rows::{Cell, Rows};
 
-use crate::catalog::{Catalog, Prepared};
+use crate::catalog::{Catalog, LostRow, Prepared};
 use crate::error::QueryError;
 use crate::request::Dialect;
 use crate::service::QueryInfo;
@@ -45,6 +45,11 @@ impl Resolver {
     pub fn with(mut self, prepared: Prepared) -> Self {
         self.prepared = Some(prepared);
         self
+    }
+
+    /// The rows of `sys.lost_batches`, where they were asked for.
+    pub fn lost(&self) -> &[LostRow] {
+        self.prepared.as_ref().map_or(&[], |prepared| &prepared.lost)
     }
 
     /// # Errors

@@ -4,11 +4,12 @@ use store::calendar::format_iso;
 
 use super::Resolver;
 use super::rows::{Cell, Rows};
+use crate::catalog::PastRow;
 use crate::service::QueryState;
 
 /// The tables of this schema.
-pub const TABLES: [&str; 7] =
-    ["queries", "segments", "server_properties", "server_segments", "servers", "supervisors", "tasks"];
+pub const TABLES: [&str; 8] =
+    ["lost_batches", "queries", "segments", "server_properties", "server_segments", "servers", "supervisors", "tasks"];
 
 /// The table of that name, in any case.
 pub fn table(resolver: &Resolver, name: &str) -> Option<Rows> {
@@ -17,11 +18,8 @@ pub fn table(resolver: &Resolver, name: &str) -> Option<Rows> {
         "servers" => servers(resolver),
         "server_segments" => server_segments(resolver),
         "queries" => queries(resolver),
-        "tasks" => Rows::new(
-            "task_id text, group_id text, type text, datasource text, created_time text, \
-             queue_insertion_time text, status text, runner_status text, duration long, location text, host text, \
-             plaintext_port long, tls_port long, error_msg text",
-        ),
+        "lost_batches" => lost_batches(resolver),
+        "tasks" => tasks(resolver),
         "supervisors" => Rows::new(
             "supervisor_id text, state text, detailed_state text, healthy long, type text, source text, \
              suspended long, spec text",
@@ -109,7 +107,7 @@ fn server_segments(resolver: &Resolver) -> Rows {
 fn queries(resolver: &Resolver) -> Rows {
     let mut rows = Rows::new(
         "id text, engine text, state text, info text, query_id text, identity text, elapsed_ms long, rows long, \
-         sql text",
+         sql text, node long, started text, error text",
     );
     for query in &resolver.running {
         let state = match query.state {
@@ -126,6 +124,81 @@ fn queries(resolver: &Resolver) -> Rows {
             long(query.elapsed_ms),
             long(query.rows),
             query.sql.as_str().into(),
+            resolver.catalog.node().into(),
+        ]);
+    }
+    for past in resolver.catalog.past_queries() {
+        let PastRow { node, id, subject, identity, began, duration_ms, rows: count, error } = past;
+        rows.push(vec![
+            id.as_str().into(),
+            "native".into(),
+            outcome(&error).into(),
+            Cell::Null,
+            id.as_str().into(),
+            identity.into(),
+            long(duration_ms),
+            long(count),
+            subject.into(),
+            node.into(),
+            format_iso(began).into(),
+            (!error.is_empty()).then_some(error).into(),
+        ]);
+    }
+    rows
+}
+
+fn lost_batches(resolver: &Resolver) -> Rows {
+    let mut rows = Rows::new(
+        "topic text, partition long, node long, saved_at text, term long, replaced_by_term long, base_offset long, \
+         last_offset long, records long, producer_id long, acknowledged text, size_bytes long, path text",
+    );
+    for lost in resolver.lost() {
+        rows.push(vec![
+            lost.topic.as_str().into(),
+            lost.partition.into(),
+            lost.node.into(),
+            format_iso(lost.saved_at).into(),
+            lost.term.into(),
+            lost.replaced_by_term.into(),
+            lost.base_offset.into(),
+            lost.last_offset.into(),
+            lost.records.into(),
+            lost.producer_id.into(),
+            lost.acknowledged.as_str().into(),
+            lost.size_bytes.into(),
+            lost.path.as_str().into(),
+        ]);
+    }
+    rows
+}
+
+fn outcome(error: &str) -> &'static str {
+    if error.is_empty() { "SUCCESS" } else { "FAILED" }
+}
+
+fn tasks(resolver: &Resolver) -> Rows {
+    let mut rows = Rows::new(
+        "task_id text, group_id text, type text, datasource text, created_time text, \
+         queue_insertion_time text, status text, runner_status text, duration long, location text, host text, \
+         plaintext_port long, tls_port long, error_msg text",
+    );
+    for past in resolver.catalog.past_tasks() {
+        let created = format_iso(past.began);
+        rows.push(vec![
+            past.id.as_str().into(),
+            past.id.as_str().into(),
+            "seal".into(),
+            past.subject.into(),
+            created.as_str().into(),
+            created.as_str().into(),
+            outcome(&past.error).into(),
+            "NONE".into(),
+            long(past.duration_ms),
+            format!("node {}", past.node).into(),
+            Cell::Null,
+            Cell::Null,
+            Cell::Null,
+            (!past.error.is_empty()).then_some(past.error).into(),
         ]);
     }
     rows

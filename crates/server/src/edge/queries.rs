@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::node::Node;
+use crate::node::history::{self, Entry, Kind};
 use crate::node::telemetry::RequestRecord;
 
 /// Batches that wait for a client; further ones are not computed.
@@ -139,6 +140,19 @@ impl Drop for Note {
     fn drop(&mut self) {
         self.record.duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.node.telemetry().request(self.record.clone());
+        let RequestRecord { query_id, identity, sql, duration_ms, rows, error, .. } = self.record.clone();
+        self.node.history().note(Entry {
+            sequence: 0,
+            node: 0,
+            kind: Kind::Query,
+            id: query_id,
+            subject: sql,
+            identity,
+            began: history::began(self.began.elapsed()),
+            duration_ms,
+            rows,
+            error,
+        });
     }
 }
 

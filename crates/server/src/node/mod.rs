@@ -16,9 +16,11 @@ pub mod error;
 pub mod findings;
 mod forecast;
 pub mod groups;
+pub mod history;
 pub mod hosting;
 mod identity;
 pub mod leaders;
+mod lost;
 mod mastery;
 mod membership;
 mod moves;
@@ -102,6 +104,7 @@ pub struct Node {
     telemetry: telemetry::Telemetry,
     /// Set if records here only wait to be passed on.
     spool: std::sync::OnceLock<Spool>,
+    history: Arc<history::History>,
     started: Tick,
 }
 
@@ -344,6 +347,11 @@ impl Node {
     /// Where edges leave a record of each request.
     pub fn telemetry(&self) -> &telemetry::Telemetry {
         &self.telemetry
+    }
+
+    /// What queries and tasks there were, here and on the other nodes.
+    pub fn history(&self) -> &history::History {
+        &self.history
     }
 
     /// Where findings are raised.

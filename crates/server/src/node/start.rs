@@ -11,6 +11,7 @@ use query::{QueryLimits, QueryService};
 use tokio::sync::Semaphore;
 
 use super::groups::Groups;
+use super::history::History;
 use super::hosting::Hosting;
 use super::identity::{DataDir, IdentityError, claim};
 use super::leaders::Leaders;
@@ -84,6 +85,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     let leaders = Leaders::start(&logs, peers.as_ref(), &router);
     leaders.balance(node, &meta, router.links());
     let (groups, transactions) = coordinators(&config, &meta, &hosting, &logs, &leaders, peers.as_ref(), &router).await;
+    let history = History::start(node, &data.path, &router, peers.as_ref());
     let tables = Arc::new(Tables::new(Deps {
         node,
         config: tables_config(&config, &data),
@@ -93,6 +95,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         deep: DeepStorage::folder(&config.deep_storage_dir()).map_err(|error| StartError::Io("deep storage", error))?,
         findings: Arc::clone(&findings),
         leaders: Arc::clone(&leaders),
+        history: Arc::clone(&history),
         fetches: Semaphore::new(FETCHES_MAX),
         workers: Arc::new(Semaphore::new(threads(config.store.threads))),
     }));
@@ -119,11 +122,16 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         spool: std::sync::OnceLock::new(),
         started: time::now(),
     };
+    Ok((begun(node), data))
+}
+
+/// With what goes on in the background.
+fn begun(node: Node) -> Arc<Node> {
     let node = Arc::new(node);
     telemetry::start(&node);
     moves::start(&node);
     watch::start(&node);
-    Ok((node, data))
+    node
 }
 
 /// What this node coordinates when it leads the internal topics.

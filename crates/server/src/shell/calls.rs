@@ -24,3 +24,7 @@ pub const VERIFY: u8 = 22;
 pub const COMMITTED_MANY: u8 = 30;
 /// Live rows of a table's partition; see `node/tables/borrow.rs`.
 pub const LIVE_ROWS: u8 = 31;
+/// What queries and tasks there were; see `node/history.rs`.
+pub const HISTORY: u8 = 32;
+/// What is in the asked node's lost+found; see `node/lost.rs`.
+pub const LOST: u8 = 33;

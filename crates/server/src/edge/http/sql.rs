@@ -112,7 +112,8 @@ async fn stream_rows(
 ) -> Result<Response, QueryError> {
     let first = stream.batches.next().await.transpose()?;
     let columns = std::mem::take(&mut stream.columns);
-    let warnings: Vec<HeaderValue> = stream.warnings.iter().take(WARNINGS_MAX).filter_map(header_text).collect();
+    let warnings: Vec<HeaderValue> =
+        stream.warnings.iter().take(WARNINGS_MAX).filter_map(|text| header_text(text)).collect();
     let renderer = Renderer::new(format, header, columns, stream.time_zone).stringify_arrays(stringify_arrays);
     let rows = Rows { renderer, phase: Phase::Begin { first }, stream };
     let chunks = futures::stream::unfold(rows, |mut rows| async move { rows.next().await.map(|chunk| (chunk, rows)) });
@@ -129,7 +130,7 @@ async fn stream_rows(
 }
 
 /// A warning as a header can carry it.
-fn header_text(warning: &String) -> Option<HeaderValue> {
+fn header_text(warning: &str) -> Option<HeaderValue> {
     let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     HeaderValue::try_from(warning.chars().take(WARNING_CHARS_MAX).map(plain).collect::<String>()).ok()
 }

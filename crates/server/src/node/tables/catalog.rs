@@ -5,18 +5,37 @@ use std::time::Duration;
 
 use base::Timestamp;
 use futures::future::BoxFuture;
-use query::{Catalog, Consistency, Prepared, QueryError, SegmentRow, ServerRow};
+use query::{Catalog, Consistency, LOST_BATCHES, PastRow, Prepared, QueryError, SegmentRow, ServerRow};
 use store::calendar::format_iso;
 use store::snapshot::TableSnapshot;
 
 use super::Tables;
 use super::gather::gather;
+use crate::node::history::{Entry, Kind};
+use crate::node::lost;
 
 pub struct NodeCatalog {
     pub tables: Arc<Tables>,
     /// `host:port` under which this node answers HTTP.
     pub address: std::net::SocketAddr,
     pub started: Timestamp,
+}
+
+impl NodeCatalog {
+    fn past(&self, kind: Kind) -> Vec<PastRow> {
+        let entries = self.tables.deps().history.list(kind).into_iter();
+        let row = |entry: Entry| PastRow {
+            node: entry.node.into(),
+            id: entry.id,
+            subject: entry.subject,
+            identity: entry.identity,
+            began: Timestamp(entry.began),
+            duration_ms: entry.duration_ms,
+            rows: entry.rows,
+            error: entry.error,
+        };
+        entries.map(row).collect()
+    }
 }
 
 impl Catalog for NodeCatalog {
@@ -40,12 +59,20 @@ impl Catalog for NodeCatalog {
         patience: Duration,
     ) -> BoxFuture<'_, Result<Prepared, QueryError>> {
         Box::pin(async move {
+            let lost = if tables.iter().any(|table| table == LOST_BATCHES) {
+                Some(lost::everywhere(&self.tables, patience).await)
+            } else {
+                None
+            };
             let named = tables.into_iter().filter_map(|name| Some((self.tables.named(&name)?, name)));
             let gathered = named.map(|(table, name)| async move {
                 let gathered = gather(&table, consistency, patience, self.tables.deps()).await;
                 gathered.map(|gathered| (name, gathered))
             });
             let mut prepared = Prepared::default();
+            if let Some((rows, warnings)) = lost {
+                (prepared.lost, prepared.warnings) = (rows, warnings);
+            }
             for gathered in futures::future::join_all(gathered).await {
                 let (name, gathered) = gathered.map_err(QueryError::unavailable)?;
                 prepared.warnings.extend(gathered.warnings.iter().map(|warning| format!("table {name}: {warning}")));
@@ -53,6 +80,18 @@ impl Catalog for NodeCatalog {
             }
             Ok(prepared)
         })
+    }
+
+    fn node(&self) -> Option<i64> {
+        Some(self.tables.deps().node.0.into())
+    }
+
+    fn past_queries(&self) -> Vec<PastRow> {
+        self.past(Kind::Query)
+    }
+
+    fn past_tasks(&self) -> Vec<PastRow> {
+        self.past(Kind::Task)
     }
 
     fn segments(&self) -> Vec<SegmentRow> {

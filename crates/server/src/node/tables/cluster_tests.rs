@@ -73,8 +73,19 @@ fn all_count(cluster: &Cluster, total: i64, when: &str) {
 
 /// A table whose live rows are kept by `live_replicas`, over a topic of `partitions`.
 fn create(cluster: &Cluster, by: u32, partitions: i32, live_replicas: u32, segment_rows: u64) -> Vec<TopicPartition> {
+    create_with(cluster, by, NewTopic::plain("edits", partitions, BTreeMap::new()), live_replicas, segment_rows)
+}
+
+fn create_with(
+    cluster: &Cluster,
+    by: u32,
+    topic: NewTopic,
+    live_replicas: u32,
+    segment_rows: u64,
+) -> Vec<TopicPartition> {
     let node = cluster.node(by);
-    let topic = cluster.run(by, node.create_topic("edits", partitions, BTreeMap::new())).expect("topic");
+    let partitions = topic.partitions;
+    let topic = cluster.run(by, node.create_topic_with(topic)).expect("topic");
     let mut spec = TableSpec { live_replicas, ..TableSpec::discover("edits", "edits") };
     spec.tuning.rows_per_segment_max = segment_rows;
     cluster.run(by, node.create_table(spec)).expect("table");
@@ -87,6 +98,14 @@ fn create(cluster: &Cluster, by: u32, partitions: i32, live_replicas: u32, segme
 fn kept(cluster: &Cluster, id: u32, at: TopicPartition) -> bool {
     let table = cluster.node(id).tables.named("edits").expect("the table");
     table.core().partitions.get(&at.partition).is_some_and(|place| place.keeps)
+}
+
+fn kept_by_whom_they_should(cluster: &Cluster, at: TopicPartition, live_replicas: usize) {
+    cluster.until("as many keep the rows as should", |cluster| {
+        let leader = NodeId(cluster.leader(at));
+        let expected = cluster.node(1).state().live_keepers(at, live_replicas, Some(leader));
+        cluster.ids().into_iter().all(|id| kept(cluster, id, at) == expected.contains(&NodeId(id)))
+    });
 }
 
 #[test]
@@ -102,9 +121,8 @@ fn every_node_counts_all_that_was_acknowledged_wherever_it_is_kept() {
         // Sealed now and then in between: rows go from live to published under the queries.
         all_count(&cluster, total, &format!("round {round}"));
     }
-    let keepers = |at| cluster.ids().into_iter().filter(|id| kept(&cluster, *id, at)).collect::<Vec<_>>();
     for at in &partitions {
-        assert_eq!(keepers(*at), [cluster.leader(*at)], "only the leader keeps the rows of partition {}", at.partition);
+        kept_by_whom_they_should(&cluster, *at, 1);
     }
     let published: usize = cluster.node(1).table("edits").expect("table").segments;
     assert!(published > 0, "nothing was sealed meanwhile");
@@ -138,13 +156,7 @@ fn a_leader_that_dies_takes_no_rows_with_it() {
             all_count(&cluster, total, &format!("{live_replicas} live replicas, after kill {round}"));
             cluster.begin(leader);
         }
-        let wanted = usize::try_from(live_replicas).expect("small");
-        cluster.until("as many keep the rows as should", |cluster| {
-            let leader = NodeId(cluster.leader(at));
-            let state = cluster.node(1).state();
-            let expected = state.live_keepers(at, wanted, Some(leader));
-            cluster.ids().into_iter().all(|id| kept(cluster, id, at) == expected.contains(&NodeId(id)))
-        });
+        kept_by_whom_they_should(&cluster, at, usize::try_from(live_replicas).expect("small"));
     }
 }
 
@@ -225,13 +237,10 @@ fn a_node_that_cannot_read_deep_storage_says_what_is_missing_and_catches_up() {
             config.deep_storage.url = config.deep_storage.url.as_ref().map(|url| format!("{url}-3"));
         }
     });
-    let at = create(&cluster, 1, 1, 1, 100)[0];
+    let copies = Copies::Given(vec![vec![NodeId(1), NodeId(2), NodeId(3)]]);
+    let at = create_with(&cluster, 1, NewTopic { copies, ..NewTopic::plain("edits", 1, BTreeMap::new()) }, 1, 100)[0];
     let folder = |id: u32| cluster.node(id).config().deep_storage_dir();
     let (good, bad) = (folder(1), folder(3));
-    while cluster.leader(at) == 3 {
-        cluster.node(3).logs().transfer(at, NodeId(1));
-        std::thread::sleep(Duration::from_millis(200));
-    }
     produce(&cluster, at, 0, 150);
     cluster.until("it is published", |cluster| cluster.node(1).table("edits").is_some_and(|table| table.segments > 0));
     cluster.until("node 3 says it is behind", |cluster| {

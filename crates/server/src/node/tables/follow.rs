@@ -221,6 +221,7 @@ fn swap(
         settle(core, *index, *to);
         table.note_progress(core, *index);
     }
+    table.wake_readers();
 }
 
 /// The partition is published up to `to`; what is live of it came in about now.

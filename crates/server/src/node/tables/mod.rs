@@ -36,7 +36,9 @@ use control::{State, Table, TableId, TableMode};
 use tokio::sync::Semaphore;
 
 use crate::node::findings::{Finding, Findings, Severity};
+use crate::node::history::History;
 use crate::node::leaders::Leaders;
+use crate::node::lost;
 use crate::node::router::Router;
 use crate::node::time;
 use crate::shell::deep::DeepStorage;
@@ -79,6 +81,7 @@ pub struct Deps {
     pub deep: DeepStorage,
     pub findings: Arc<Findings>,
     pub leaders: Arc<Leaders>,
+    pub history: Arc<History>,
     /// One permit per segment that may be on its way from deep storage.
     pub fetches: Semaphore,
     /// One permit per thread that may parse, seal or load at the same time.
@@ -259,10 +262,11 @@ impl Tables {
         self.all().iter().for_each(|table| table.forget_borrowed(idle_ms));
     }
 
-    /// Answers other nodes that ask for live rows kept here, and how far partitions led here are committed.
+    /// Answers other nodes that ask for live rows kept here, how far partitions led here are committed, and what was lost.
     pub fn serve(self: &Arc<Self>, router: &Router) {
         freshness::serve(router, &self.deps.logs);
         borrow::serve(router, self);
+        lost::serve(router, self);
     }
 
     /// Above the bound of live memory the partition with the most rows is sealed early.

@@ -35,11 +35,12 @@ pub async fn run(table: &Arc<TableRuntime>, partition: PartitionIndex, deps: &Ar
     let mut ingestor = Ingestor::new(Arc::clone(&table.spec), &table.core().schema, partition);
     while !*stop.borrow_and_update() {
         leadership.borrow_and_update();
-        let rests = !table.keeps(partition, deps);
+        let keeps = table.keeps(partition, deps);
         if table.seal_is_due(partition, deps) {
             seal::spawn(table, partition, deps);
         }
         let next = next_offset(table, partition);
+        let rests = !keeps || table.is_published_beyond(partition, next, deps);
         // All are looked at, whatever the others say: what was not looked at would wake this at once, again and again.
         let (is_paused, end) = (*paused.borrow_and_update(), *committed.borrow_and_update());
         let idle = rests || is_paused || next >= end || is_memory_full(table, deps);

@@ -258,6 +258,11 @@ impl TableRuntime {
         keeps
     }
 
+    /// True if the rows at `next` are published already. They come as segments, not from the log: that may begin behind them.
+    pub(super) fn is_published_beyond(&self, partition: PartitionIndex, next: Offset, deps: &Deps) -> bool {
+        deps.meta.state().tables.get(&self.id).is_some_and(|known| known.published(partition) > next)
+    }
+
     /// The rows are not kept up any more. They stay for a while: somebody may ask for them.
     fn release(&self, partition: PartitionIndex) {
         let mut core = self.core();
@@ -279,6 +284,11 @@ impl TableRuntime {
         if let Some(place) = self.core().partitions.get_mut(&partition) {
             place.lonely_until = Some(time::now().plus(patience_ms));
         }
+        self.wake_readers();
+    }
+
+    /// Readers look again whether there is something to do.
+    pub(super) fn wake_readers(&self) {
         self.news_for_readers.send_replace(());
     }
 
@@ -295,7 +305,7 @@ impl TableRuntime {
             let is_idle = place.asked.is_none_or(|asked| now.since(asked) >= idle_ms);
             if !place.keeps && is_idle && place.next > place.published {
                 core.live.forget(*index);
-                *place = PartitionPlace::at(place.published);
+                *place = PartitionPlace { sealing: place.sealing, ..PartitionPlace::at(place.published) };
             }
         }
     }

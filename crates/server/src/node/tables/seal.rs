@@ -5,7 +5,7 @@
 //! never read, and harmless.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::{Offset, PartitionIndex, Term, Timestamp};
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use super::follow::follow_once;
 use super::load::{column_file, write_and_open};
 use super::runtime::{Loaded, TableRuntime};
 use crate::node::findings::{Finding, Severity};
+use crate::node::history::{self, Entry, Kind};
 use crate::node::time;
 
 /// Pauses between tries while deep storage refuses.
@@ -40,9 +41,36 @@ pub fn spawn(table: &Arc<TableRuntime>, partition: PartitionIndex, deps: &Arc<De
         return;
     }
     tokio::spawn(async move {
+        let begun = Instant::now();
+        let from = table.core().partitions.get(&partition).map_or(Offset::ZERO, |place| place.published);
         let result = sealed(&table, partition, &deps).await;
         end(&table, partition);
+        note(&table, partition, from, begun, &result, &deps);
         report(&table, partition, &deps, result);
+    });
+}
+
+/// One line of the history of tasks.
+fn note(
+    table: &TableRuntime,
+    partition: PartitionIndex,
+    from: Offset,
+    begun: Instant,
+    result: &Result<(), String>,
+    deps: &Deps,
+) {
+    let published = table.core().partitions.get(&partition).map_or(from, |place| place.published);
+    deps.history.note(Entry {
+        sequence: 0,
+        node: 0,
+        kind: Kind::Task,
+        id: format!("seal_{}_{partition}_{from}", table.name),
+        subject: table.name.to_string(),
+        identity: String::new(),
+        began: history::began(begun.elapsed()),
+        duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        rows: u64::try_from(published.0 - from.0).unwrap_or(0),
+        error: result.as_ref().err().cloned().unwrap_or_default(),
     });
 }
 

@@ -227,6 +227,16 @@ impl LogsHandle {
         self.ask(|reply| Command::Producers { partition, reply }).await
     }
 
+    /// What this replica had written and another leader's records have replaced.
+    pub async fn lost(&self, partition: TopicPartition) -> Result<Vec<log::LostFound>, LogsError> {
+        self.ask(|reply| Command::Lost { partition, reply }).await
+    }
+
+    /// The partitions that are open here.
+    pub fn open_here(&self) -> Vec<TopicPartition> {
+        self.open.partitions.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
     /// Reads beside the owner thread.
     pub fn reader(&self, partition: TopicPartition) -> Option<Reader> {
         self.shared(partition, |shared| shared.reader.clone())

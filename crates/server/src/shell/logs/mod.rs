@@ -224,6 +224,10 @@ enum Command {
         partition: TopicPartition,
         reply: Reply<Vec<ProducerSeen>>,
     },
+    Lost {
+        partition: TopicPartition,
+        reply: Reply<Vec<log::LostFound>>,
+    },
     Flushed(TopicPartition, Result<FlushDone, DiskError>),
     /// What was read for followers that are behind.
     Read(TopicPartition, ReadDone),

@@ -277,6 +277,7 @@ impl Owner {
                 let slot = self.partitions.get(&partition).ok_or_else(|| self.missing(partition));
                 answer(reply, slot.map(|slot| slot.partition.producers()));
             }
+            Command::Lost { partition, reply } => answer(reply, self.lost(partition)),
             Command::Flushed(partition, result) => self.flushed(partition, result),
             Command::Cared(partition, done) => self.cared(partition, done),
             Command::Message(_) | Command::Close { .. } | Command::Abandon => unreachable!("the loop takes it"),
