@@ -99,7 +99,7 @@ fn io_config(table: &TableSpec, bootstrap: &str) -> Value {
     let mut object = Map::new();
     object.insert("topic".into(), table.topic.clone().into());
     object.insert("inputFormat".into(), input_format(&table.input_format));
-    object.insert("replicas".into(), 1.into());
+    object.insert("replicas".into(), table.live_replicas.into());
     object.insert("taskCount".into(), 1.into());
     object.insert("taskDuration".into(), "PT3600S".into());
     object.insert("consumerProperties".into(), json!({"bootstrap.servers": bootstrap}));
