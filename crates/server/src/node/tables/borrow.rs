@@ -8,6 +8,7 @@
 //! log; so what is published takes their place as it does everywhere, nothing is counted twice and nothing is left out. Only
 //! what is new since the last time is sent. They are forgotten when no query asked for a while (`forget_borrowed`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,7 @@ const PIECE_BYTES_MAX: usize = 8 << 20;
 const CALL: Duration = Duration::from_secs(2);
 /// Between rounds in which nobody had more.
 const POLL: Duration = Duration::from_millis(10);
+const POLL_MAX: Duration = Duration::from_millis(100);
 const VERSION: u8 = 1;
 const ROWS: u8 = 0;
 const PUBLISHED: u8 = 1;
@@ -171,27 +173,41 @@ pub async fn borrow(
     let Ok(_one_at_a_time) = tokio::time::timeout(left, one_at_a_time.lock()).await else {
         return Err("another query is still fetching them".into());
     };
-    let mut said = Vec::new();
+    // What each of them said last; not that time was over.
+    let mut said: BTreeMap<NodeId, String> = BTreeMap::new();
+    let mut pause = POLL;
     loop {
-        said.clear();
         for node in keepers(table, partition, deps) {
             if has(table, partition, until) {
                 return Ok(());
             }
-            match all_of(table, partition, node, deps, deadline).await {
+            let cause = match all_of(table, partition, node, deps, deadline).await {
                 Ok(()) if until.is_none() || has(table, partition, until) => return Ok(()),
-                Ok(()) => said.push(format!("node {node}: it has not taken them in yet")),
-                Err(cause) => said.push(format!("node {node}: {cause}")),
+                Ok(()) => "it has not taken them in yet".to_owned(),
+                Err(cause) => cause,
+            };
+            if Instant::now() < deadline || !said.contains_key(&node) {
+                said.insert(node, cause);
             }
         }
-        if said.is_empty() {
-            said.push("it is not known who has them".into());
+        let is_over = Instant::now() + pause >= deadline;
+        if is_over || are_segments_awaited(table, partition, deps) {
+            let said: Vec<String> = said.iter().map(|(node, cause)| format!("node {node}: {cause}")).collect();
+            return Err(if said.is_empty() { "it is not known who has them".into() } else { said.join("; ") });
         }
-        if Instant::now() + POLL >= deadline {
-            return Err(said.join("; "));
-        }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(POLL_MAX);
     }
+}
+
+/// True if the rows are published and their segments cannot be opened here: nobody has them live any more.
+pub fn are_segments_awaited(table: &TableRuntime, partition: PartitionIndex, deps: &Deps) -> bool {
+    let (next, fails) = {
+        let core = table.core();
+        let next = core.partitions.get(&partition).map_or(Offset::ZERO, |place| place.next);
+        (next, core.behind_cause.is_some())
+    };
+    fails && table.is_published_beyond(partition, next, deps)
 }
 
 /// Whom to ask, in order: the leader, those who should keep them, then the other replicas.

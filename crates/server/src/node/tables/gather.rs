@@ -144,6 +144,9 @@ async fn reach(
     }
     let borrowed = borrow::borrow(table, index, goal.max(rebuilding), deps, deadline_of_others(deps, deadline)).await;
     let Err(cause) = borrowed else { return Ok((next_of(table, index), None)) };
+    if borrow::are_segments_awaited(table, index, deps) {
+        return Err(cause);
+    }
     // Nobody gives them: this replica has the log.
     let Some(committed) = freshness::readable_end(&deps.logs, table.at(index)) else { return Err(cause) };
     table.keep_alone(index, ALONE_MS);
