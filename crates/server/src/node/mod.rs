@@ -104,7 +104,6 @@ pub struct Node {
     telemetry: telemetry::Telemetry,
     /// Set if records here only wait to be passed on.
     spool: std::sync::OnceLock<Spool>,
-    history: Arc<history::History>,
     started: Tick,
 }
 
@@ -351,7 +350,7 @@ impl Node {
 
     /// What queries and tasks there were, here and on the other nodes.
     pub fn history(&self) -> &history::History {
-        &self.history
+        &self.tables.deps().history
     }
 
     /// Where findings are raised.

@@ -19,7 +19,7 @@ use super::mastery;
 use super::membership::{self, Known};
 use super::query_threads::QueryThreads;
 use super::router::Router;
-use super::tables::{Deps, FETCHES_MAX, NodeCatalog, Tables, TablesConfig};
+use super::tables::{Deps, NodeCatalog, Tables, TablesConfig};
 use super::telemetry::Telemetry;
 use super::transactions::{self, Transactions};
 use super::{Findings, Node, NodeError, moves, telemetry, time, watch};
@@ -75,9 +75,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     router.serve_meta(&meta);
     mastery::serve(&router, &meta);
     membership::follow(&config, &meta, known);
-    if meta.master().is_active {
-        form(&config, &data, &meta).await?;
-    }
+    form(&config, &data, &meta).await?;
     membership::introduce_later(&config, data.identity.disk, &meta, &findings);
     let (logs, log_disk) = start_logs(&config, &data, &disk, &findings, outbox)?;
     router.serve_logs(&logs);
@@ -85,22 +83,23 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     let leaders = Leaders::start(&logs, peers.as_ref(), &router);
     leaders.balance(node, &meta, router.links());
     let (groups, transactions) = coordinators(&config, &meta, &hosting, &logs, &leaders, peers.as_ref(), &router).await;
-    let history = History::start(node, &data.path, &router, peers.as_ref());
-    let tables = Arc::new(Tables::new(Deps {
-        node,
-        config: tables_config(&config, &data),
-        meta: meta.clone(),
-        logs: logs.clone(),
-        peers: peers.clone(),
-        deep: DeepStorage::folder(&config.deep_storage_dir()).map_err(|error| StartError::Io("deep storage", error))?,
-        findings: Arc::clone(&findings),
-        leaders: Arc::clone(&leaders),
-        history: Arc::clone(&history),
-        fetches: Semaphore::new(FETCHES_MAX),
-        workers: Arc::new(Semaphore::new(threads(config.store.threads))),
-    }));
-    tables.serve(&router);
-    tables.start().await;
+    let tables = Tables::start(
+        &router,
+        Deps {
+            node,
+            config: tables_config(&config, &data),
+            meta: meta.clone(),
+            logs: logs.clone(),
+            peers: peers.clone(),
+            deep: DeepStorage::folder(&config.deep_storage_dir())
+                .map_err(|error| StartError::Io("deep storage", error))?,
+            findings: Arc::clone(&findings),
+            leaders: Arc::clone(&leaders),
+            history: History::start(node, &data.path, &router, peers.as_ref()),
+            workers: Arc::new(Semaphore::new(threads(config.store.threads))),
+        },
+    )
+    .await;
     let (query, query_threads) = start_queries(&config, &tables)?;
     let node = Node {
         telemetry: Telemetry::new(config.telemetry.request_log),
@@ -223,6 +222,9 @@ fn voters(config: &Config) -> Vec<NodeId> {
 
 /// A node alone forms its cluster before it serves.
 async fn form(config: &Config, data: &DataDir, meta: &MetaHandle) -> Result<(), StartError> {
+    if !meta.master().is_active {
+        return Ok(());
+    }
     match membership::introduce(config, data.identity.disk, meta).await {
         // Told by a finding when it is tried again.
         Ok(()) | Err(MetaError::Refused(_)) => Ok(()),

@@ -11,12 +11,15 @@ use control::{Segment as Published, SegmentId, Table};
 use store::dictionary::TableDictionary;
 use store::interval::Interval;
 use store::segment::Segment;
+use tokio::sync::Semaphore;
 
 use super::Deps;
 use super::runtime::{Loaded, TableRuntime};
 use crate::node::findings::{Finding, Severity};
 use crate::node::time;
 
+/// Segments of this process that may be on their way from deep storage at the same time.
+static FETCHES: Semaphore = Semaphore::const_new(4);
 pub const MISSING: &str = "segment-missing";
 
 /// Opens every visible segment of a table; those that cannot be had are noted as missing and raised.
@@ -114,7 +117,7 @@ pub async fn load(table: &Arc<TableRuntime>, segment: &Published, deps: &Arc<Dep
 
 /// The segment's file. Waiting for deep storage holds none of the workers that rows are taken in by.
 async fn fetch(segment: &Published, deps: &Deps) -> Result<Bytes, String> {
-    let _place = deps.fetches.acquire().await.map_err(|error| error.to_string())?;
+    let _place = FETCHES.acquire().await.map_err(|error| error.to_string())?;
     let parquet = deps.deep.get(&segment.path).await.map_err(|error| error.to_string())?;
     let found = base::checksum::crc32c(&parquet);
     if found != segment.checksum {

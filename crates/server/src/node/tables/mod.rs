@@ -57,8 +57,6 @@ const SEALED_POLL: Duration = Duration::from_millis(20);
 const BORROWED_MS: u64 = 60_000;
 /// The same while memory for live rows is short.
 const BORROWED_MS_SHORT: u64 = 2_000;
-/// Segments fetched from deep storage at the same time.
-pub const FETCHES_MAX: usize = 4;
 
 /// Bounds of all tables together, from the configuration.
 #[derive(Clone, Debug)]
@@ -82,8 +80,6 @@ pub struct Deps {
     pub findings: Arc<Findings>,
     pub leaders: Arc<Leaders>,
     pub history: Arc<History>,
-    /// One permit per segment that may be on its way from deep storage.
-    pub fetches: Semaphore,
     /// One permit per thread that may parse, seal or load at the same time.
     pub workers: Arc<Semaphore>,
 }
@@ -95,24 +91,22 @@ pub struct Tables {
 }
 
 impl Tables {
-    pub fn new(deps: Deps) -> Self {
-        Self { deps: Arc::new(deps), running: RwLock::default() }
-    }
-
     /// Opens the tables there are and follows the metadata from then on. Returns when the segments of the tables
     /// that exist now are loaded; their live rows catch up in the background.
-    pub async fn start(self: &Arc<Self>) {
-        let mut changes = self.deps.meta.watch();
+    pub async fn start(router: &Router, deps: Deps) -> Arc<Self> {
+        let own = Arc::new(Self { deps: Arc::new(deps), running: RwLock::default() });
+        own.serve(router);
+        let mut changes = own.deps.meta.watch();
         let state = Arc::clone(&changes.borrow_and_update());
-        self.reconcile(&state, true).await;
-        let tables = Arc::clone(self);
+        own.reconcile(&state, true).await;
+        let tables = Arc::clone(&own);
         tokio::spawn(async move {
             while changes.changed().await.is_ok() {
                 let state = Arc::clone(&changes.borrow_and_update());
                 tables.reconcile(&state, false).await;
             }
         });
-        let tables = Arc::clone(self);
+        let tables = Arc::clone(&own);
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -122,6 +116,7 @@ impl Tables {
                 gather::look_again(&tables).await;
             }
         });
+        own
     }
 
     pub fn all(&self) -> Vec<Arc<TableRuntime>> {
@@ -263,7 +258,7 @@ impl Tables {
     }
 
     /// Answers other nodes that ask for live rows kept here, how far partitions led here are committed, and what was lost.
-    pub fn serve(self: &Arc<Self>, router: &Router) {
+    fn serve(self: &Arc<Self>, router: &Router) {
         freshness::serve(router, &self.deps.logs);
         borrow::serve(router, self);
         lost::serve(router, self);
