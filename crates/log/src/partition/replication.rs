@@ -175,7 +175,7 @@ impl Partition {
             lost_batches: self.lost.iter().map(|found| found.batches.len() as u64).sum(),
             lost_dropped: self.lost_dropped,
             last_stable: self.last_stable(),
-            oldest_transaction: self.producers.transactions.list().next(),
+            oldest_transaction: self.oldest_transaction(),
             unreadable: self.care.unreadable(),
             mended: self.care.mended(),
         }

@@ -67,6 +67,12 @@ impl Partition {
         if open >= OPEN_TRANSACTIONS_MAX { Err(AppendError::TooManyTransactions { open }) } else { Ok(()) }
     }
 
+    /// The open transaction that begins first: what is stable ends there.
+    #[must_use]
+    pub fn oldest_transaction(&self) -> Option<OpenTransaction> {
+        self.producers.transactions.list().next()
+    }
+
     /// The open transactions, by where they begin.
     #[must_use]
     pub fn open_transactions(&self) -> Vec<OpenTransaction> {

@@ -480,6 +480,7 @@ impl Owner {
         }
         if now.since(self.checked_retention) >= RETENTION_MS && self.stopped.is_none() {
             self.checked_retention = now;
+            self.look_at_transactions();
             let wall = time::wall();
             for (id, slot) in &mut self.partitions {
                 slot.partition.chores(now, wall);

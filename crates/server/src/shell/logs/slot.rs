@@ -19,6 +19,8 @@ pub(super) struct Slot {
     pub waiters: Waiters,
     pub committed: watch::Sender<Offset>,
     pub stable: watch::Sender<Offset>,
+    /// A finding says that a transaction does not end.
+    pub hangs: bool,
     pub leadership: watch::Sender<Leadership>,
     /// Campaigns left to the preferred leader of a new partition.
     pub eager: u8,
@@ -44,6 +46,7 @@ impl Slot {
         Self {
             committed: watch::channel(partition.committed()).0,
             stable: watch::channel(partition.last_stable()).0,
+            hangs: false,
             leadership: watch::channel(Leadership::default()).0,
             waiters: Waiters::default(),
             eager: if is_preferred && is_new { EAGER_CAMPAIGNS } else { 0 },

@@ -8,6 +8,9 @@ use super::owner::{Owner, partition_dir};
 use crate::node::findings::{Finding, Severity};
 use crate::node::time;
 
+/// Longer than the longest timeout a transaction may have (15 minutes), and the time its end may take.
+const TRANSACTION_MS_MAX: i64 = 20 * 60_000;
+
 impl Owner {
     /// A write failed: this partition is out, the others go on.
     pub(super) fn partition_stopped(&mut self, id: TopicPartition, stopped: &Stopped) {
@@ -29,6 +32,39 @@ impl Owner {
             slot.waiters.fail(&LogsError::Append(AppendError::Stopped(stopped.clone())));
         }
         self.touch(id);
+    }
+
+    /// A transaction open for longer than any may be: its coordinator should have aborted it.
+    pub(super) fn look_at_transactions(&mut self) {
+        let wall = time::wall();
+        for (id, slot) in &mut self.partitions {
+            let oldest = slot.partition.oldest_transaction();
+            let hanging = oldest.filter(|open| wall.0.saturating_sub(open.since.0) > TRANSACTION_MS_MAX);
+            let subject = partition_dir(*id);
+            let Some(open) = hanging else {
+                if std::mem::take(&mut slot.hangs) {
+                    self.findings.clear("transaction-hangs", &subject);
+                }
+                continue;
+            };
+            slot.hangs = true;
+            let (producer, first) = (open.producer, open.first);
+            self.findings.raise(
+                &subject,
+                Finding {
+                    code: "transaction-hangs",
+                    severity: Severity::Warning,
+                    title: format!("a transaction of producer {producer} in partition {id} does not end"),
+                    since: open.since,
+                    impact: vec!["ingest", "query"],
+                    cause: format!(
+                        "it began at offset {first}; consumers of committed transactions and tables wait there, and no file from there on is removed"
+                    ),
+                    action: "look at the coordinator of its transactional id (kafka-transactions.sh describe, find-hanging)"
+                        .into(),
+                },
+            );
+        }
     }
 
     /// A failed fsync: the whole disk is out, for good.
