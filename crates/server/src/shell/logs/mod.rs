@@ -80,6 +80,11 @@ const HEARS_MAX: u32 = 8;
 const IDLE_MS: u64 = 50;
 /// Flushes under way at once. More would not make the disk faster, only the batches smaller.
 const FLUSHES_MAX: usize = 4;
+/// While more than this many partitions wait for a flush, as when all of them elect ..
+const CROWD: usize = 64;
+/// .. so many are handed to the flushers ahead: else each round of the owner would let no more than a few vote, and
+/// elections of thousands would end before their votes are written.
+const FLUSHES_AHEAD_MAX: usize = 256;
 /// Reads for followers under way at once, of all partitions. Each gives a message: this is what a follower that comes
 /// back may take of a round.
 const READS_MAX: usize = 2;

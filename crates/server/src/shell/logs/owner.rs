@@ -22,8 +22,9 @@ use super::slot::{Slot, want};
 use super::trouble::broken_finding;
 use super::waiters::{Until, answer};
 use super::{
-    Append, CLOSE_PATIENCE, Command, DEADLINE_CHECK_MS, DRAIN_BYTES_MAX, DRAIN_MAX, DRAIN_MS_MAX, FLUSHES_MAX, IDLE_MS,
-    LogsConfig, LogsError, RETENTION_MS, Reply, SPACE_CHECK_MS, Start, TICK_MS, What,
+    Append, CLOSE_PATIENCE, CROWD, Command, DEADLINE_CHECK_MS, DRAIN_BYTES_MAX, DRAIN_MAX, DRAIN_MS_MAX,
+    FLUSHES_AHEAD_MAX, FLUSHES_MAX, IDLE_MS, LogsConfig, LogsError, RETENTION_MS, Reply, SPACE_CHECK_MS, Start,
+    TICK_MS, What,
 };
 use crate::node::Acks;
 use crate::node::findings::Findings;
@@ -391,7 +392,8 @@ impl Owner {
                 want(&mut self.wanted, *id, slot);
             }
         }
-        while self.flushes < FLUSHES_MAX && self.stopped.is_none() {
+        let at_once = if self.wanted.len() > CROWD { FLUSHES_AHEAD_MAX } else { FLUSHES_MAX };
+        while self.flushes < at_once && self.stopped.is_none() {
             let Some(id) = self.wanted.pop_front() else { return };
             let Some(slot) = self.partitions.get_mut(&id) else { continue };
             slot.wanted = false;
