@@ -50,7 +50,7 @@ pub const CONTROL: GroupKey = GroupKey([0; 20]);
 
 /// No group: what the owners of partitions say of all groups that sleep, [`quorum::Liveness`]. A node that does not know
 /// of it has no such group and drops it.
-pub const BEATS: GroupKey = GroupKey([0xff; 20]);
+pub const BEATS: GroupKey = GroupKey([0xfe; 20]);
 
 /// Says when a tick is due: one per interval of real time, and after a stall one, not all that were missed.
 #[derive(Clone, Copy, Debug)]

@@ -33,6 +33,7 @@ use super::{CallError, GroupFrame, Inbound, Lane, LinkEvent, SendError, direct_c
 
 /// The group of what is said here. No partition has it, and a node of an older version drops it.
 const GROUP: GroupKey = GroupKey([0xff; KEY_BYTES]);
+const _: () = assert!(GROUP.0[0] != crate::shell::outbox::BEATS.0[0], "each has its own");
 /// The kind of a call that is to be passed on. See [`crate::shell::calls`].
 const CALL: u8 = crate::shell::calls::RELAY;
 /// Between two tellings without a change.
