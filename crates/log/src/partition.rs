@@ -334,6 +334,11 @@ impl Partition {
         Reader::new(Arc::clone(&self.storage().shared))
     }
 
+    #[must_use]
+    pub fn config(&self) -> &PartitionConfig {
+        &self.config
+    }
+
     pub fn configure(&mut self, config: PartitionConfig) {
         self.config = config;
     }

@@ -22,6 +22,12 @@ impl Partition {
         self.retention_floor = floor;
     }
 
+    /// See [`Partition::set_retention_floor`].
+    #[must_use]
+    pub fn retention_floor(&self) -> Option<Offset> {
+        self.retention_floor
+    }
+
     /// Removes the oldest closed files that retention lets go. They are gone from the disk after a flush.
     pub fn trim(&mut self, now: Tick, wall: Timestamp) -> Trimmed {
         self.now = Now { tick: now, wall };

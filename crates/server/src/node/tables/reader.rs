@@ -56,7 +56,9 @@ pub async fn run(table: &Arc<TableRuntime>, partition: PartitionIndex, deps: &Ar
             continue;
         }
         let Ok(worker) = Arc::clone(&deps.workers).acquire_owned().await else { return };
-        let (step_table, step_reader) = (Arc::clone(table), reader.clone());
+        // A replica that was damaged is opened again, and has another reader then.
+        let step_reader = deps.logs.reader(table.at(partition)).unwrap_or_else(|| reader.clone());
+        let step_table = Arc::clone(table);
         let step = tokio::task::spawn_blocking(move || {
             let result = step(&step_table, partition, &mut ingestor, &step_reader, next);
             drop(worker);

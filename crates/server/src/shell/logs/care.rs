@@ -20,6 +20,13 @@ pub(super) struct Care {
     last: Option<TopicPartition>,
 }
 
+impl Care {
+    /// A job of this partition is out.
+    pub fn is_under_way(&self, id: TopicPartition) -> bool {
+        self.is_out && self.last == Some(id)
+    }
+}
+
 impl Owner {
     /// The next piece, if it is time and none is under way.
     pub(super) fn care(&mut self, now: Tick) {
@@ -57,10 +64,14 @@ impl Owner {
         for place in after.unreadable.iter().filter(|place| !before.unreadable.contains(place)) {
             tracing::error!(partition = %id, "an old file is damaged: {place}");
         }
+        if after.unreadable != before.unreadable {
+            self.tell_unreadable(id, &after.unreadable);
+        }
         if after.mended > before.mended {
             tracing::warn!(partition = %id, "a damaged place of an old file was written again from another replica's copy");
         }
-        if let Some(stopped) = slot.partition.stopped().cloned() {
+        let stopped = self.partitions.get(&id).and_then(|slot| slot.partition.stopped().cloned());
+        if let Some(stopped) = stopped {
             self.partition_stopped(id, &stopped);
         }
         self.touch(id);

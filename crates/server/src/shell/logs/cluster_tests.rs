@@ -31,6 +31,8 @@ struct Mesh {
     paused: [Mutex<()>; 3],
     /// Frames sent, by whether they were beats.
     sent: Mutex<BTreeMap<bool, u64>>,
+    /// What was sent last on the control lane, by receiver.
+    last: Mutex<BTreeMap<NodeId, (NodeId, Bytes)>>,
 }
 
 struct End {
@@ -44,6 +46,9 @@ impl Outbox for End {
         *self.mesh.sent.lock().unwrap().entry(group == BEATS).or_default() += 1;
         if self.mesh.cut.lock().unwrap().contains(&(self.node, to)) {
             return true;
+        }
+        if lane == Lane::Control {
+            self.mesh.last.lock().unwrap().insert(to, (self.node, message.clone()));
         }
         let there = self.mesh.nodes.lock().unwrap().get(&to).cloned();
         there.is_some_and(|logs| {
@@ -316,4 +321,62 @@ async fn everyone_loses_power() {
             assert!(there.contains(&value), "{value} is lost");
         }
     }
+}
+
+/// A heartbeat as the leader sent it, that says of a later entry that it is committed.
+fn of_a_later_commit(message: &Bytes) -> Option<Bytes> {
+    let said = log::Message::decode(message.clone()).ok()?.to_string();
+    let (start, commit) = said.split_once(" heartbeat ").and(said.rsplit_once(" commit "))?;
+    let commit: u64 = commit.parse().ok()?;
+    let wanted = format!("{start} commit {}", commit + 1_000_000);
+    (0..message.len().saturating_sub(7)).find_map(|at| {
+        let mut bytes = message.to_vec();
+        bytes[at..at + 8].copy_from_slice(&(commit + 1_000_000).to_le_bytes());
+        let patched = Bytes::from(bytes);
+        let reads = log::Message::decode(patched.clone()).is_ok_and(|message| message.to_string() == wanted);
+        reads.then_some(patched)
+    })
+}
+
+/// What a replica whose disk forgot something finds out from its leader: it is opened again and gets all of it back, and
+/// who followed it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_stopped_for_damage_is_opened_again_and_gets_everything_back() {
+    let cluster = Cluster::start().await;
+    for number in 0..20 {
+        cluster.append(&format!("number {number}")).await;
+    }
+    let leader = cluster.leader().await;
+    let follower = VOTERS.into_iter().find(|node| *node != leader).unwrap();
+    let followed = cluster.logs(follower).committed(id()).unwrap();
+    let term = cluster.logs(follower).status(id()).await.unwrap().term;
+    let begun = time::now();
+    let forged = loop {
+        let last = cluster.mesh.last.lock().unwrap().get(&follower).cloned();
+        let forged = last.filter(|(from, _)| *from == leader).and_then(|(_, message)| of_a_later_commit(&message));
+        if let Some(forged) = forged {
+            break forged;
+        }
+        assert!(time::now().since(begun) < 10_000, "no heartbeat");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    cluster.logs(follower).step(GroupFrame::local(leader, Lane::Control, log::group_key(id()), forged));
+    // It has stopped, and has been opened again, in a term of its own.
+    loop {
+        let status = cluster.logs(follower).status(id()).await;
+        let is_whole =
+            |status: ReplicaStatus| status.term > term && !status.replica.damaged && status.committed.0 >= 20;
+        if status.is_ok_and(is_whole) {
+            break;
+        }
+        assert!(time::now().since(begun) < 20_000, "not repaired");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    cluster.append("after").await;
+    let mut followed = followed;
+    let seen = followed.wait_for(|committed| committed.0 >= 21);
+    tokio::time::timeout(Duration::from_secs(10), seen).await.expect("it comes back").expect("it is still told");
+    let there = read(&cluster.logs(follower).reader(id()).unwrap());
+    assert_eq!(there.len(), 21, "{there:?}");
+    assert_eq!(there, read(&cluster.logs(cluster.leader().await).reader(id()).unwrap()));
 }

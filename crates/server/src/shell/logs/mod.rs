@@ -30,6 +30,7 @@ mod insync;
 mod opening;
 mod owner;
 mod reads;
+mod reopen;
 mod replicas;
 mod rounds;
 mod sleep;

@@ -94,6 +94,18 @@ impl Owner {
         }
     }
 
+    /// Opens one that nobody waits for.
+    pub(super) fn open_again(&mut self, job: OpenJob) {
+        let id = job.partition;
+        if self.opening.contains_key(&id) {
+            return;
+        }
+        self.opening.insert(id, Pending::default());
+        if self.opens.send(job).is_err() {
+            self.opening.remove(&id);
+        }
+    }
+
     /// Settings that come while a partition is being opened count when it is.
     pub(super) fn configure_opening(&mut self, id: TopicPartition, config: PartitionConfig) {
         if let Some(pending) = self.opening.get_mut(&id) {
@@ -119,7 +131,7 @@ impl Owner {
             pending.replies.into_iter().for_each(|reply| answer(reply, Err(LogsError::Unknown(id))));
             return answer(reply, self.remove_files(id));
         }
-        let taken = self.take_opened(id, outcome, job.is_preferred);
+        let taken = self.take_opened(id, outcome, job.is_preferred).map(|taken| self.succeed(id).unwrap_or(taken));
         if let (Some(config), Some(slot)) = (pending.config, self.partitions.get_mut(&id)) {
             slot.partition.configure(config);
         }

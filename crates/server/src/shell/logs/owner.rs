@@ -12,10 +12,11 @@ use log::{AppendError, CareJob, FlushDone, FlushJob, Partition, Stopped};
 use tokio::sync::watch;
 
 use super::care::Care;
-use super::handle::{LogsHandle, Open, Urgent};
+use super::handle::{LogsHandle, Open, Shared, Urgent};
 use super::insync::Looked;
 use super::opening::{OpenJob, Opener, Pending};
 use super::reads::Reads;
+use super::reopen::Reopening;
 use super::rounds::Round;
 use super::sleep::Sleepers;
 use super::slot::{Slot, want};
@@ -87,6 +88,7 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         is_told,
         ticker: Ticker::new(TICK_MS, now),
         looked: Looked::default(),
+        reopening: Reopening::default(),
         checked_deadlines: now,
         checked_space: Tick(0),
         checked_retention: now,
@@ -150,6 +152,7 @@ pub(super) struct Owner {
     is_told: Arc<AtomicBool>,
     pub(super) ticker: Ticker,
     pub(super) looked: Looked,
+    pub(super) reopening: Reopening,
     checked_deadlines: Tick,
     pub(super) checked_space: Tick,
     checked_retention: Tick,
@@ -318,7 +321,7 @@ impl Owner {
         slot.partition.read_apart();
         slot.leadership.send_replace(slot.lead(self.config.node));
         let (shared, committed) = (slot.shared(), slot.committed.subscribe());
-        self.open.partitions.write().unwrap_or_else(PoisonError::into_inner).insert(partition, shared);
+        self.share(partition, shared);
         self.dirty_since.get_or_insert(now);
         self.broken.remove(&partition);
         self.partitions.insert(partition, slot);
@@ -326,6 +329,11 @@ impl Owner {
         self.leadership_changed = true;
         self.touch(partition);
         Ok(committed)
+    }
+
+    /// From now on this is what others know of the partition.
+    pub(super) fn share(&self, partition: TopicPartition, shared: Shared) {
+        self.open.partitions.write().unwrap_or_else(PoisonError::into_inner).insert(partition, shared);
     }
 
     fn append(&mut self, append: Append) {
@@ -441,6 +449,7 @@ impl Owner {
         self.open.partitions.write().unwrap_or_else(PoisonError::into_inner).remove(&partition);
         self.broken.remove(&partition);
         self.sleepers.forget(partition);
+        self.reopening.forget(partition);
         let Some(reply) = self.delete_opening(partition, reply) else { return };
         let slot = self.partitions.remove(&partition);
         let flushing = slot.as_ref().is_some_and(|slot| slot.flushing);
@@ -467,6 +476,7 @@ impl Owner {
     fn timers(&mut self) {
         let now = time::now();
         self.look_at_copies(now);
+        self.reopen_damaged(now);
         self.care(now);
         if now.since(self.checked_deadlines) >= DEADLINE_CHECK_MS {
             self.checked_deadlines = now;

@@ -10,6 +10,8 @@ use crate::node::time;
 
 /// Longer than the longest timeout a transaction may have (15 minutes), and the time its end may take.
 const TRANSACTION_MS_MAX: i64 = 20 * 60_000;
+/// A partition that takes no writes.
+pub(super) const STOPPED: &str = "partition-stopped";
 
 impl Owner {
     /// A write failed: this partition is out, the others go on.
@@ -17,7 +19,7 @@ impl Owner {
         self.findings.raise(
             &partition_dir(id),
             Finding {
-                code: "partition-stopped",
+                code: STOPPED,
                 severity: Severity::Critical,
                 title: format!("partition {id} takes no writes; what it holds is served"),
                 since: time::wall(),
