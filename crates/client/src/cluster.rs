@@ -130,6 +130,11 @@ impl Cluster {
             self.leaders.insert(key.clone(), leader);
         }
         let address = self.leaders.get(&key).map(|leader| leader.address.clone()).unwrap_or_default();
+        if let Err(error) = self.connection(&address) {
+            // Whoever named it may not have known yet that it has died.
+            self.leaders.remove(&key);
+            return Err(error);
+        }
         self.connection(&address)
     }
 
@@ -284,6 +289,15 @@ mod tests {
         assert!(cluster.view(None).is_err());
         cluster.forget("t", 0);
         assert_eq!(cluster.leader_address("t", 0), None);
+    }
+
+    #[test]
+    fn a_leader_that_takes_no_connection_is_not_believed_in_for_ever() {
+        let mut cluster = Cluster::new(vec!["127.0.0.1:1".into()], "test", Duration::from_millis(200));
+        let gone = Leader { address: "127.0.0.1:1".into(), epoch: 1 };
+        cluster.leaders.insert(("t".to_owned(), 0), gone);
+        assert!(matches!(cluster.leader("t", 0), Err(ClientError::Connect { .. })));
+        assert_eq!(cluster.leader_address("t", 0), None, "it is asked for anew");
     }
 
     #[test]
