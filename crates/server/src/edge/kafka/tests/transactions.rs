@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use base::batch::Codec;
 use base::records::{BatchBuilder, decode};
-use base::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp, TopicPartition};
+use base::{Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicPartition};
 use bytes::Bytes;
 use client::Connection;
 use kafka::msg::{self, TopicName};
@@ -13,6 +13,7 @@ use kafka::{ErrorCode, StrBytes};
 
 use crate::edge::testing::Cluster;
 use crate::node::groups::TOPIC as GROUPS;
+use crate::node::time;
 use crate::node::transactions::TOPIC as TRANSACTIONS;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -94,7 +95,8 @@ fn batch(producer: Producer, sequence: i32, value: &str) -> Bytes {
     let mut builder = BatchBuilder::new(Codec::None)
         .producer(ProducerId(producer.0), ProducerEpoch(producer.1), sequence)
         .transactional();
-    builder.push(Timestamp(1_000), None, Some(value.as_bytes()), &[]);
+    // Of now: retention would take older ones.
+    builder.push(time::wall(), None, Some(value.as_bytes()), &[]);
     builder.build().unwrap()
 }
 
