@@ -77,6 +77,16 @@ pub enum Command {
         id: TopicId,
         partition: PartitionIndex,
         target: Vec<NodeId>,
+        /// What whoever planned this saw: refused if the copies are elsewhere by now, or on their way. So a plan of an
+        /// active master that is one no longer does nothing. `None`: whatever is there.
+        #[serde(default)]
+        expected: Option<Vec<NodeId>>,
+    },
+    /// A node has deleted the copy of a partition that was moved away from it: it may be given one again.
+    ReplicaDeleted {
+        id: TopicId,
+        partition: PartitionIndex,
+        node: NodeId,
     },
     /// The copies of a partition are where its target says. Refused if the target is another by now.
     FinishReassignment {
@@ -213,14 +223,20 @@ pub enum Refused {
     #[error("node {node} cannot register: {reason}")]
     InvalidNode { node: NodeId, reason: &'static str },
     #[error(
-        "node {node} has disk {known}, and this one is {found}: start it with its old data folder, or tell the cluster \
-         that the old disk is gone: seawall cluster replace-disk {node} {found}"
+        "node {node} has disk {known}, and this one is {found}: start it with its old data folder; if that is gone, \
+         start this one under a number that was never used, with cluster.join, and then tell the cluster that the old \
+         one will not come back: seawall cluster remove {node}"
     )]
     OtherDisk { node: NodeId, known: DiskId, found: DiskId },
     #[error("disk {disk} is that of node {node}: a data folder cannot be copied; start the new node with an empty one")]
     DiskInUse { disk: DiskId, node: NodeId },
     #[error("disk {disk} was that of node {node}, which was removed from the cluster: start with an empty data folder")]
     RemovedDisk { disk: DiskId, node: NodeId },
+    #[error(
+        "node {0} was removed from the cluster, and a number is never used twice: set another node.id, and start with an \
+         empty data folder"
+    )]
+    RemovedNode(NodeId),
     #[error("node {0} is not a member of the cluster")]
     UnknownNode(NodeId),
     #[error("the cluster has as many nodes as it may have, {max}: remove one")]
@@ -233,4 +249,11 @@ pub enum Refused {
     UnknownPartition { topic: String, partition: PartitionIndex },
     #[error("partition {partition} of topic {topic} is not on its way to those replicas")]
     OtherTarget { topic: String, partition: PartitionIndex },
+    #[error("the copies of partition {partition} of topic {topic} are elsewhere by now, or being moved: look again")]
+    OtherReplicas { topic: String, partition: PartitionIndex },
+    #[error(
+        "node {node} still deletes the copy of partition {partition} of topic {topic} that it had before: ask again when \
+         it has, or name another node"
+    )]
+    StillDeleting { topic: String, partition: PartitionIndex, node: NodeId },
 }

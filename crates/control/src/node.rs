@@ -45,6 +45,24 @@ pub enum NodeMode {
     Active,
     /// Keeps what it has until that has been moved; gets nothing new.
     Draining,
+    /// As `Draining`, and then it leaves the cluster.
+    Leaving,
+    /// It will not come back: what it had is made anew elsewhere, and then it is no member any more.
+    Gone,
+}
+
+impl NodeMode {
+    /// It may be given replicas and a vote.
+    #[must_use]
+    pub const fn takes_replicas(self) -> bool {
+        matches!(self, Self::Active)
+    }
+
+    /// It is on its way out of the cluster for good.
+    #[must_use]
+    pub const fn leaves(self) -> bool {
+        matches!(self, Self::Leaving | Self::Gone)
+    }
 }
 
 /// A node that has registered.

@@ -159,7 +159,12 @@ fn every_command_of_this_format_comes_back() {
         Command::SetNodeMode { id: NodeId(3), mode: NodeMode::Draining },
         Command::RemoveNode { id: NodeId(3) },
         Command::AddPartitions { id: topic_id(1), total: 4, replicas: moves.clone() },
-        Command::SetReplicas { id: topic_id(1), partition: PartitionIndex(0), target: moves[0].clone() },
+        Command::SetReplicas {
+            id: topic_id(1),
+            partition: PartitionIndex(0),
+            target: moves[0].clone(),
+            expected: None,
+        },
         Command::FinishReassignment { id: topic_id(1), partition: PartitionIndex(0), replicas: moves[0].clone() },
     ];
     for command in new.into_iter().chain(commands()) {

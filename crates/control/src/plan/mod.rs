@@ -8,8 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::NodeId;
 
+mod evacuate;
 #[cfg(test)]
 mod tests;
+mod voters;
+
+pub use evacuate::{Move, Nodes, Stuck, check_evacuation, evacuate, left_behind};
+pub use voters::{Elector, LEARNERS_MAX, VOTERS, VOTERS_MAX, next_members};
 
 /// Most replicas of a partition.
 pub const FACTOR_MAX: usize = 5;

@@ -38,6 +38,10 @@ pub struct State {
     /// Those the cluster was formed with, registered or not.
     #[serde(default)]
     pub founders: BTreeSet<NodeId>,
+    /// Those that the control group had at its very first entry; never changes. Empty in a cluster older than this: as
+    /// `founders`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub first_voters: BTreeSet<NodeId>,
     #[serde(default)]
     pub nodes: BTreeMap<NodeId, Arc<RegisteredNode>>,
     /// Disks of nodes that were removed, with the index of the command that did it.
@@ -84,9 +88,14 @@ impl State {
                     created: *created,
                     replicas: replicas.clone(),
                     targets: BTreeMap::new(),
+                    called_off: BTreeMap::new(),
+                    leaving: BTreeMap::new(),
                 })
             }
-            Command::SetReplicas { id, partition, target } => self.set_replicas(*id, *partition, target),
+            Command::SetReplicas { id, partition, target, expected } => {
+                self.set_replicas(*id, *partition, target, expected.as_deref())
+            }
+            Command::ReplicaDeleted { id, partition, node } => self.replica_deleted(*id, *partition, *node),
             Command::FinishReassignment { id, partition, replicas } => {
                 self.finish_reassignment(*id, *partition, replicas)
             }
@@ -137,6 +146,7 @@ impl State {
             return Err(Refused::TooManyNodes { max: NODES_MAX });
         }
         self.founders = founders.iter().copied().collect();
+        self.first_voters.clone_from(&self.founders);
         self.cluster = Some(cluster);
         self.formed = formed;
         Ok(Applied::Done)

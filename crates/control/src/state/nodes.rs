@@ -55,7 +55,7 @@ impl State {
                 *leaders = leaders.saturating_add(u32::from(at == 0));
             }
         }
-        let is_active = |id: &NodeId| self.nodes.get(id).is_none_or(|node| node.mode == NodeMode::Active);
+        let is_active = |id: &NodeId| self.nodes.get(id).is_none_or(|node| node.mode.takes_replicas());
         let candidate = |id: NodeId| {
             let zone = self.nodes.get(&id).map_or_else(String::new, |node| node.zone.clone());
             let (replicas, leaders) = load.get(&id).copied().unwrap_or_default();
@@ -86,6 +86,9 @@ impl State {
     pub(super) fn register(&mut self, new: RegisteredNode) -> Result<Applied, Refused> {
         new.check()?;
         self.check_disk(new.id, new.disk)?;
+        if self.removed.values().any(|(removed, _)| *removed == new.id) {
+            return Err(Refused::RemovedNode(new.id));
+        }
         let id = new.id;
         let Some(known) = self.nodes.get_mut(&id) else {
             if self.nodes.len() >= NODES_MAX {
@@ -148,6 +151,15 @@ impl State {
             return Err(Refused::NodeInUse { node: id, topic, partition: held.partition });
         }
         self.founders.remove(&id);
+        for topic in self.topics.values_mut() {
+            if topic.leaving.values().any(|nodes| nodes.contains(&id)) {
+                let leaving = &mut Arc::make_mut(topic).leaving;
+                leaving.retain(|_, nodes| {
+                    nodes.remove(&id);
+                    !nodes.is_empty()
+                });
+            }
+        }
         if let Some(node) = self.nodes.remove(&id) {
             self.removed.insert(node.disk, (id, at));
         }
@@ -164,10 +176,24 @@ impl State {
         id: TopicId,
         partition: PartitionIndex,
         target: &[NodeId],
+        expected: Option<&[NodeId]>,
     ) -> Result<Applied, Refused> {
         self.check_partition(id, partition)?;
         plan::check(&[target.to_vec()], 1, |node| self.is_member(node))?;
         let topic = self.topic_mut(id)?;
+        let is_moving = topic.targets.contains_key(&partition);
+        if expected.is_some_and(|expected| is_moving || topic.replicas_of(partition) != expected) {
+            return Err(Refused::OtherReplicas { topic: topic.name.clone(), partition });
+        }
+        // What such a node does with its old copy must not happen to the new one.
+        if let Some(node) = target.iter().find(|node| topic.is_leaving(partition, **node)) {
+            return Err(Refused::StillDeleting { topic: topic.name.clone(), partition, node: *node });
+        }
+        if let Some(before) = topic.targets.get(&partition).cloned() {
+            let called_off = topic.called_off.entry(partition).or_default();
+            called_off.extend(before);
+            called_off.retain(|node| !target.contains(node));
+        }
         // Called off, a move has its way back: what was begun is undone by whoever leads.
         if topic.replicas_of(partition) != target || topic.targets.contains_key(&partition) {
             topic.targets.insert(partition, target.to_vec());
@@ -188,8 +214,30 @@ impl State {
         let (true, Some(place)) = (is_target, place) else {
             return Err(Refused::OtherTarget { topic: topic.name.clone(), partition });
         };
-        *place = replicas.to_vec();
+        let before = std::mem::replace(place, replicas.to_vec());
         topic.targets.remove(&partition);
+        let called_off = topic.called_off.remove(&partition).unwrap_or_default();
+        let left: Vec<NodeId> = before.into_iter().chain(called_off).filter(|node| !replicas.contains(node)).collect();
+        if !left.is_empty() {
+            topic.leaving.entry(partition).or_default().extend(left);
+        }
+        Ok(Applied::Done)
+    }
+
+    pub(super) fn replica_deleted(
+        &mut self,
+        id: TopicId,
+        partition: PartitionIndex,
+        node: NodeId,
+    ) -> Result<Applied, Refused> {
+        self.check_partition(id, partition)?;
+        let topic = self.topic_mut(id)?;
+        if let Some(leaving) = topic.leaving.get_mut(&partition) {
+            leaving.remove(&node);
+            if leaving.is_empty() {
+                topic.leaving.remove(&partition);
+            }
+        }
         Ok(Applied::Done)
     }
 
@@ -203,6 +251,12 @@ impl State {
 }
 
 impl Topic {
+    /// `node` has no copy of the partition any more and may delete what it still has of it.
+    #[must_use]
+    pub fn is_leaving(&self, partition: PartitionIndex, node: NodeId) -> bool {
+        self.leaving.get(&partition).is_some_and(|nodes| nodes.contains(&node))
+    }
+
     fn is_on(&self, partition: PartitionIndex, node: NodeId) -> bool {
         let target = self.targets.get(&partition).map_or(&[][..], Vec::as_slice);
         self.replicas_of(partition).contains(&node) || target.contains(&node)

@@ -2,7 +2,7 @@
 
 mod config;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::limits::{PARTITIONS_PER_TOPIC_MAX, TOPIC_NAME_BYTES_MAX};
 use base::{NodeId, PartitionIndex, Timestamp, TopicId};
@@ -27,6 +27,13 @@ pub struct Topic {
     /// Partitions whose copies are being moved, and where to.
     #[serde(default)]
     pub targets: BTreeMap<PartitionIndex, Vec<NodeId>>,
+    /// Nodes that a move under way was to bring a copy to, before it was given another target.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub called_off: BTreeMap<PartitionIndex, BTreeSet<NodeId>>,
+    /// Nodes that have no copy any more and may still have one on their disks: these may delete it, and are given none
+    /// until they have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub leaving: BTreeMap<PartitionIndex, BTreeSet<NodeId>>,
 }
 
 impl Topic {

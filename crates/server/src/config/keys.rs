@@ -146,7 +146,7 @@ settings! {
         http: SocketAddr = "127.0.0.1:8888", flag "http";
         /// Address for PostgreSQL clients.
         postgres: SocketAddr = "127.0.0.1:5433", flag "postgres";
-        /// Address for the other nodes of the cluster; used only when cluster.peers is set.
+        /// Address for the other nodes of the cluster; used only when cluster.peers or cluster.join is set.
         peer: SocketAddr = "127.0.0.1:7400", flag "peer";
         /// The host:port Kafka clients are told to connect to; none = the address of listen.kafka.
         advertised_kafka: Option<String> = "none", flag "advertised-kafka";
@@ -162,8 +162,17 @@ settings! {
     cluster: Cluster {
         /// Name for people; identity is a UUID chosen when the data folder is first used.
         name: String = "seawall";
-        /// The founding nodes and their listen.peer, this one among them; empty = this node is alone.
+        /// The founding nodes and their listen.peer, this one among them; empty = this node is alone, or joins later. Counts
+        /// at the first start only: after that the cluster knows its members.
         peers: Peers = "", flag "peers";
+        /// For a node that founds no cluster: members of the one that it joins, with their listen.peer.
+        join: Peers = "", flag "join";
+        /// How many nodes vote on the metadata, when there are so many: 1, 3, 5 or 7. The active master's counts.
+        voters: u32 = "3";
+        /// What a node that cannot be reached for so long holds is made anew on others; none = only when it is removed.
+        replace_after: Option<Duration> = "30m";
+        /// Replicas moved at the same time when nodes are emptied or replaced.
+        moves_max: u32 = "4";
         /// Where the node stands, such as a data centre: replicas are spread over zones; none = not said.
         zone: Option<String> = "none";
     }

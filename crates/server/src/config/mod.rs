@@ -199,7 +199,7 @@ impl Loaded {
             ("listen.http", config.listen.http),
             ("listen.postgres", config.listen.postgres),
         ];
-        if !config.cluster.peers.0.is_empty() {
+        if config.has_links() {
             listeners.push(("listen.peer", config.listen.peer));
         }
         let has_certificate = security::exists(&config.security_dir());
@@ -266,7 +266,31 @@ impl Loaded {
         if config.node.id == 0 {
             return refuse("node.id", "must be above zero".into());
         }
-        let peers = &config.cluster.peers.0;
+        let voters = config.cluster.voters;
+        if !matches!(voters, 1 | 3 | 5 | 7) {
+            let cause =
+                format!("must be 1, 3, 5 or 7, not {voters}: an even number survives no more than one less does");
+            return refuse("cluster.voters", cause);
+        }
+        let (peers, join) = (&config.cluster.peers.0, &config.cluster.join.0);
+        if join.contains_key(&NodeId(config.node.id)) {
+            let cause =
+                format!("names this node (node.id = {}): name others, which are members already", config.node.id);
+            return refuse("cluster.join", cause);
+        }
+        if !join.is_empty() && !peers.is_empty() {
+            let cause =
+                "a node founds a cluster (cluster.peers) or joins one that is there (cluster.join): set one of them";
+            return refuse("cluster.join", cause.into());
+        }
+        if !join.is_empty() && config.deep_storage.url.is_none() {
+            let cause = "the nodes of a cluster share it: name the folder that every node sees";
+            return refuse("deep_storage.url", cause.into());
+        }
+        if !join.is_empty() && config.listen.peer.ip().is_unspecified() {
+            let cause = "the other nodes are told to find this one there: name an address that they can reach";
+            return refuse("listen.peer", cause.into());
+        }
         if peers.is_empty() {
             return Ok(());
         }
@@ -301,7 +325,8 @@ impl Loaded {
 
     /// Bounds that would stop everything at zero.
     fn check_nonzero(&self) -> Result<(), ConfigError> {
-        const ABOVE_ZERO: [&str; 10] = [
+        const ABOVE_ZERO: [&str; 11] = [
+            "cluster.moves_max",
             "listen.connections_max",
             "listen.inflight_bytes_max",
             "log.index_step_bytes",
@@ -325,6 +350,16 @@ impl Loaded {
 }
 
 impl Config {
+    /// There are other nodes, or may be.
+    pub fn has_links(&self) -> bool {
+        !self.cluster.peers.0.is_empty() || !self.cluster.join.0.is_empty()
+    }
+
+    /// No other node decides together with this one when it is new.
+    pub fn is_alone(&self) -> bool {
+        self.cluster.peers.0.len() < 2 && self.cluster.join.0.is_empty()
+    }
+
     /// The folder where sealed segments are kept for good.
     pub fn deep_storage_dir(&self) -> PathBuf {
         let folder = |url: &String| PathBuf::from(url.strip_prefix("file://").unwrap_or(url));

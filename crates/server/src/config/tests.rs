@@ -204,6 +204,10 @@ fn a_cluster_that_cannot_be_is_refused() {
         ("listen.peer", "10.0.0.1:7401", "can be reached from other machines"),
         ("listen.kafka", "7401", "is also the address of listen.peer"),
         ("deep_storage.url", "none", "name a folder that every node sees"),
+        ("cluster.join", "4@127.0.0.1:7404", "founds a cluster (cluster.peers) or joins one"),
+        ("cluster.join", "1@127.0.0.1:7401", "names this node (node.id = 1)"),
+        ("cluster.voters", "2", "must be 1, 3, 5 or 7, not 2"),
+        ("cluster.moves_max", "0", "must be above zero"),
     ];
     for (key, value, reason) in refused {
         let told = cluster(&[(key, value)]).map(|_| ()).unwrap_err();

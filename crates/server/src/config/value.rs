@@ -12,7 +12,7 @@ use base::NodeId;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ByteSize(pub u64);
 
-/// The founding members of a cluster and where they hear each other. Empty: the node is alone.
+/// Members of a cluster and where they hear each other. As founders, empty: the node is alone.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Peers(pub BTreeMap<NodeId, SocketAddr>);
 

@@ -104,6 +104,10 @@ pub struct Cluster {
     folder: PathBuf,
     ports: BTreeMap<u32, Ports>,
     members: BTreeMap<u32, Member>,
+    /// Where the first nodes are, as they are configured for ever.
+    founders: String,
+    /// Whom those that joined later asked.
+    joined: BTreeMap<u32, String>,
     /// Changes every node's configuration before it starts.
     change: fn(&mut Config),
 }
@@ -140,8 +144,10 @@ impl Cluster {
     pub fn start_with(count: u32, change: fn(&mut Config)) -> Self {
         let folder = std::env::temp_dir().join(format!("seawall-cluster-{}", uuid::Uuid::new_v4().simple()));
         let ports = || Ports { peer: free_port(), kafka: free_port(), http: free_port(), postgres: free_port() };
-        let ports = (1..=count).map(|id| (id, ports())).collect();
-        let mut cluster = Self { folder, ports, members: BTreeMap::new(), change };
+        let ports: BTreeMap<u32, Ports> = (1..=count).map(|id| (id, ports())).collect();
+        let founders = ports.iter().map(|(id, ports)| format!("{id}@127.0.0.1:{}", ports.peer));
+        let founders = founders.collect::<Vec<_>>().join(",");
+        let mut cluster = Self { folder, ports, members: BTreeMap::new(), founders, joined: BTreeMap::new(), change };
         (1..=count).for_each(|id| cluster.begin(id));
         cluster.until("all nodes have registered", |cluster| {
             cluster.members.values().all(|member| {
@@ -170,19 +176,40 @@ impl Cluster {
         self.members.get(&id).expect("it runs").runtime.block_on(work)
     }
 
+    /// Starts a new node that asks a member that runs to let it in; returns when it serves.
+    pub fn join(&mut self, id: u32) {
+        self.try_join(id, &id.to_string()).expect("joins");
+    }
+
+    /// As [`Cluster::join`], with its data in `folder`.
+    pub fn try_join(&mut self, id: u32, folder: &str) -> Result<(), String> {
+        let members = self.members.keys().map(|id| format!("{id}@127.0.0.1:{}", self.ports(*id).peer));
+        let members = members.collect::<Vec<_>>().join(",");
+        let ports = Ports { peer: free_port(), kafka: free_port(), http: free_port(), postgres: free_port() };
+        self.ports.insert(id, ports);
+        self.joined.insert(id, members);
+        self.launch(id, folder)
+    }
+
     /// Starts a node on the data it had.
     pub fn begin(&mut self, id: u32) {
-        let peers = self.ports.iter().map(|(id, ports)| format!("{id}@127.0.0.1:{}", ports.peer));
-        let peers = peers.collect::<Vec<_>>().join(",");
+        self.launch(id, &id.to_string()).expect("node");
+    }
+
+    fn launch(&mut self, id: u32, folder: &str) -> Result<(), String> {
+        let (key, others) = match self.joined.get(&id) {
+            Some(members) => ("cluster.join", members.clone()),
+            None => ("cluster.peers", self.founders.clone()),
+        };
         let own = self.ports(id);
         let setting = |key: &'static str, value: String| (key, key.to_owned(), value);
         let sources = Sources {
             dev: true,
             flags: vec![
                 setting("node.id", id.to_string()),
-                setting("node.data_dir", self.folder.join(id.to_string()).display().to_string()),
+                setting("node.data_dir", self.folder.join(folder).display().to_string()),
                 setting("deep_storage.url", self.folder.join("deep").display().to_string()),
-                setting("cluster.peers", peers),
+                setting(key, others),
                 setting("listen.peer", own.peer.to_string()),
                 setting("listen.kafka", own.kafka.to_string()),
                 setting("listen.http", own.http.to_string()),
@@ -196,17 +223,19 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("threads");
         let config = Arc::new(config);
-        let (node, data) = runtime.block_on(async {
-            let (node, data) = start(Arc::clone(&config)).await.expect("node");
+        let started = runtime.block_on(async {
+            let (node, data) = start(Arc::clone(&config)).await.map_err(|error| error.to_string())?;
             let bind = |port: u16| TcpListener::bind(("127.0.0.1", port));
             let (kafka, http, postgres) =
                 tokio::try_join!(bind(own.kafka), bind(own.http), bind(own.postgres)).expect("ports");
             tokio::spawn(super::kafka::serve(Arc::clone(&node), kafka, std::future::pending()));
             tokio::spawn(super::http::serve(Arc::clone(&node), http, std::future::pending()));
             tokio::spawn(super::postgres::serve(Arc::clone(&node), postgres, std::future::pending()));
-            (node, data)
+            Ok::<_, String>((node, data))
         });
+        let (node, data) = started?;
         self.members.insert(id, Member { node, runtime, _data: data });
+        Ok(())
     }
 
     /// Ends a node where it stands: nothing is flushed, nobody is told.

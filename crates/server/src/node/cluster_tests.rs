@@ -18,14 +18,14 @@ fn batch(value: &str) -> Bytes {
     builder.build().expect("batch")
 }
 
-fn create_topic(cluster: &Cluster, by: u32, name: &str, partitions: i32) -> TopicPartition {
+pub fn create_topic(cluster: &Cluster, by: u32, name: &str, partitions: i32) -> TopicPartition {
     let node = cluster.node(by);
     let topic = cluster.run(by, node.create_topic(name, partitions, BTreeMap::new())).expect("topic");
     TopicPartition { topic: topic.id, partition: PartitionIndex(0) }
 }
 
 /// Appends with acks=all to whoever leads, until it is acknowledged; how long that took.
-fn append(cluster: &Cluster, partition: TopicPartition, value: &str) -> u64 {
+pub fn append(cluster: &Cluster, partition: TopicPartition, value: &str) -> u64 {
     let begun = time::now();
     loop {
         let leader = cluster.leader(partition);
@@ -38,7 +38,7 @@ fn append(cluster: &Cluster, partition: TopicPartition, value: &str) -> u64 {
     }
 }
 
-fn read(cluster: &Cluster, id: u32, partition: TopicPartition) -> Vec<String> {
+pub fn read(cluster: &Cluster, id: u32, partition: TopicPartition) -> Vec<String> {
     let reader = cluster.node(id).reader(partition).expect("a replica");
     let (mut values, mut at) = (Vec::new(), reader.start());
     loop {
@@ -55,7 +55,7 @@ fn read(cluster: &Cluster, id: u32, partition: TopicPartition) -> Vec<String> {
     }
 }
 
-fn committed(cluster: &Cluster, id: u32, partition: TopicPartition) -> Offset {
+pub fn committed(cluster: &Cluster, id: u32, partition: TopicPartition) -> Offset {
     cluster.node(id).reader(partition).map_or(Offset::ZERO, |reader| reader.committed())
 }
 

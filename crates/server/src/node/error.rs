@@ -58,6 +58,7 @@ impl From<MetaError> for NodeError {
         match error {
             MetaError::Refused(refused) => Self::Refused(refused),
             MetaError::Propose(error) => Self::Propose(error),
+            MetaError::Members(_) => Self::Invalid(error.to_string()),
             MetaError::TooLarge { .. } => Self::Invalid(error.to_string()),
             MetaError::DiskFull => Self::ControlStopped(error.to_string()),
             MetaError::Stopped(cause) => Self::ControlStopped(cause),

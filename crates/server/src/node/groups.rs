@@ -78,7 +78,7 @@ pub struct Groups {
 impl Groups {
     /// See [`Desk::open`]. One node of several answers "not available" until somebody leads.
     pub async fn start(config: &Arc<Config>, meta: &MetaHandle, hosting: &Hosting, logs: &LogsHandle) -> Self {
-        let is_alone = config.cluster.peers.0.len() < 2;
+        let is_alone = config.is_alone();
         let config = Arc::clone(config);
         let make = Box::new(move || Coordinator::new(groups_config(&config)));
         let works = Works { make, run: Arc::new(|_, never: Infallible| match never {}) };

@@ -12,7 +12,6 @@ use crate::shell::meta::MetaHandle;
 
 /// Longest wait for the other node to take over.
 const PATIENCE: Duration = Duration::from_secs(3);
-const POLL: Duration = Duration::from_millis(5);
 
 /// Answers other nodes that ask this one, the active master, to hand over.
 pub fn serve(router: &Router, meta: &MetaHandle) {
@@ -62,7 +61,6 @@ impl Node {
         let mut changes = self.meta().watch_master();
         let taken_over = async { changes.wait_for(|master| master.leader == Some(to)).await.is_ok() };
         if tokio::time::timeout(PATIENCE, taken_over).await.unwrap_or(false) {
-            tokio::time::sleep(POLL).await;
             return Ok(());
         }
         let waited_ms = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);

@@ -1,5 +1,6 @@
 //! The nodes of the cluster: who they are, told to the links; this one made known; the cluster formed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use super::findings::{Finding, Findings, Severity};
 use super::time;
 use crate::config::Config;
-use crate::shell::meta::{MetaError, MetaHandle};
+use crate::shell::meta::{MasterStatus, MetaError, MetaHandle};
 use crate::shell::peers::{Member, Members};
 use crate::shell::security;
 
@@ -28,12 +29,15 @@ pub struct Known {
 
 impl Known {
     pub fn new(config: &Config) -> Self {
-        Self { cluster: watch::channel(None).0, members: watch::channel(Arc::new(members(config, None))).0 }
+        Self { cluster: watch::channel(None).0, members: watch::channel(Arc::new(configured(config))).0 }
     }
 
-    fn update(&self, config: &Config, state: &State) {
+    fn update(&self, config: &Config, state: &State, master: &MasterStatus) {
         self.cluster.send_if_modified(|cluster| std::mem::replace(cluster, state.cluster) != state.cluster);
-        let members = members(config, Some(state));
+        if state.cluster.is_none() {
+            return;
+        }
+        let members = members(config, state, master, &self.members.borrow());
         self.members.send_if_modified(|before| {
             let changed = **before != members;
             if changed {
@@ -44,29 +48,67 @@ impl Known {
     }
 }
 
-/// As configured, and what the metadata knows of each.
-fn members(config: &Config, state: Option<&State>) -> Members {
-    let configured = config.cluster.peers.0.iter();
-    let mut members: Members =
-        configured.map(|(id, address)| (*id, Member { address: address.to_string(), disk: None })).collect();
-    for (id, node) in state.into_iter().flat_map(|state| &state.nodes) {
-        let registered = Member { address: node.addresses.peer.to_string(), disk: Some(node.disk) };
-        // The configuration's address counts: it is what the operator of this node can correct.
-        members.entry(*id).and_modify(|member| member.disk = registered.disk).or_insert(registered);
-    }
-    members
+/// Who there is before the metadata has said so.
+fn configured(config: &Config) -> Members {
+    let all = config.cluster.peers.0.iter().chain(&config.cluster.join.0);
+    let member =
+        |address: &std::net::SocketAddr| Member { address: address.to_string(), other_address: None, disk: None };
+    all.map(|(id, address)| (*id, member(address))).collect()
+}
+
+/// Who there is as the metadata has it, and those that its group has not let go yet. A node is where it registered; where
+/// the configuration says it is, is tried as well: if all nodes have moved, nobody can tell the others.
+fn members(config: &Config, state: &State, master: &MasterStatus, before: &Members) -> Members {
+    let configured = configured(config);
+    let group = master.voters.iter().chain(&master.learners).copied();
+    let all: BTreeSet<NodeId> = state.members().chain(group).collect();
+    let member = |id: NodeId| {
+        let written = configured.get(&id).map(|member| member.address.clone());
+        let Some(node) = state.nodes.get(&id) else {
+            return configured.get(&id).or_else(|| before.get(&id)).cloned();
+        };
+        let address = node.addresses.peer.to_string();
+        let other_address = written.filter(|written| *written != address);
+        Some(Member { address, other_address, disk: Some(node.disk) })
+    };
+    all.into_iter().filter_map(|id| Some((id, member(id)?))).collect()
 }
 
 /// Follows the metadata for the links' sake, until the node ends.
-pub fn follow(config: &Arc<Config>, meta: &MetaHandle, known: Known) {
-    let (config, mut changes) = (Arc::clone(config), meta.watch());
-    known.update(&config, &changes.borrow_and_update().clone());
+pub fn follow(config: &Arc<Config>, disk: DiskId, meta: &MetaHandle, known: Known, findings: &Arc<Findings>) {
+    let (config, meta, findings) = (Arc::clone(config), meta.clone(), Arc::clone(findings));
+    let (mut states, mut masters) = (meta.watch(), meta.watch_master());
+    known.update(&config, &states.borrow_and_update().clone(), &masters.borrow_and_update().clone());
     tokio::spawn(async move {
-        while changes.changed().await.is_ok() {
-            let state = Arc::clone(&changes.borrow_and_update());
-            known.update(&config, &state);
+        loop {
+            let changed = tokio::select! {
+                changed = states.changed() => changed,
+                changed = masters.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+            let state = Arc::clone(&states.borrow_and_update());
+            let master = Arc::clone(&masters.borrow_and_update());
+            known.update(&config, &state, &master);
+            if let Some((node, _)) = state.removed.get(&disk) {
+                findings.raise("node", removed_finding(*node));
+            }
         }
     });
+}
+
+fn removed_finding(node: NodeId) -> Finding {
+    Finding {
+        code: "node-removed",
+        severity: Severity::Critical,
+        title: format!("node {node} is no member of its cluster any more"),
+        since: time::wall(),
+        impact: vec!["log", "query", "publish"],
+        cause: "it was decommissioned or removed; the others do not speak with it".into(),
+        action: "stop it; its data folder can be deleted. To come back it starts with an empty one and another node.id"
+            .into(),
+    }
 }
 
 /// Forms the cluster if that is this node's to do, and makes this node known with its disk and addresses.
@@ -126,7 +168,8 @@ pub fn introduce_later(config: &Arc<Config>, disk: DiskId, meta: &MetaHandle, fi
     });
 }
 
-fn founders(config: &Config) -> Vec<NodeId> {
+/// Who founds the cluster, as this node is configured.
+pub fn founders(config: &Config) -> Vec<NodeId> {
     match config.cluster.peers.0.keys().copied().collect::<Vec<_>>() {
         none if none.is_empty() => vec![NodeId(config.node.id)],
         founders => founders,
@@ -134,7 +177,7 @@ fn founders(config: &Config) -> Vec<NodeId> {
 }
 
 /// Where this node is reached.
-fn addresses(config: &Config) -> NodeAddresses {
+pub fn addresses(config: &Config) -> NodeAddresses {
     let own =
         |address: std::net::SocketAddr| Address { host: address.ip().to_canonical().to_string(), port: address.port() };
     let peer = config.cluster.peers.0.get(&NodeId(config.node.id)).copied().unwrap_or(config.listen.peer);
@@ -159,8 +202,6 @@ fn refused_finding(refused: &Refused) -> Finding {
         since: time::wall(),
         impact: vec!["log", "publish"],
         cause: refused.to_string(),
-        action:
-            "correct node.id or node.data_dir; a disk that was lost on purpose is replaced with the cluster's consent"
-                .into(),
+        action: "correct node.id or node.data_dir; in place of a lost disk a node with a new number joins".into(),
     }
 }

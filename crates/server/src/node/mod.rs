@@ -8,10 +8,12 @@
 //!                  +-- query         SQL over the tables' snapshots
 //! ```
 
+mod clocks;
 pub mod cluster;
 #[cfg(test)]
 mod cluster_tests;
 mod coordination;
+pub mod duties;
 pub mod error;
 pub mod findings;
 mod forecast;
@@ -19,16 +21,22 @@ pub mod groups;
 pub mod history;
 pub mod hosting;
 mod identity;
+mod joining;
 pub mod leaders;
+mod leftovers;
 mod lost;
 mod mastery;
+#[cfg(test)]
+mod members_tests;
 mod membership;
 mod moves;
 pub mod query_threads;
+pub mod recovery;
 mod router;
 mod serve;
 mod spool;
 pub mod start;
+mod stored;
 pub mod tables;
 pub mod telemetry;
 pub mod time;

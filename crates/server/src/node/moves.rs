@@ -9,16 +9,16 @@
 //! B C D          as the target:                             FinishReassignment
 //! ```
 //! What always holds: every step begins with what the group's own log says of its members, so it can be repeated, stopped
-//! and taken up by another leader at any point; a vote is taken away only when all of the target have one.
+//! and taken up by another leader at any point; a vote is taken away only when all of the target have one; a move is
+//! finished when all of the target know that it is, so that none of them counts on the vote of one that has left.
 //!
-//! Deliberately not here: deleting what the nodes that were left have on their disks. A node that comes back late could see
-//! itself leave after it has been taken in again.
+//! Deliberately not here: deleting what the nodes that were left have on their disks (`node/leftovers.rs`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use base::{NodeId, TopicPartition};
+use base::{LogIndex, NodeId, TopicPartition};
 use control::{Command, State};
 use quorum::GroupStatus;
 
@@ -35,14 +35,16 @@ const BEHIND_MAX: u64 = 100;
 pub fn start(node: &Arc<Node>) {
     let node = Arc::downgrade(node);
     tokio::spawn(async move {
+        // Moves that are through but for what some do not know yet, and the entry that all must have.
+        let mut settled = BTreeMap::new();
         loop {
             tokio::time::sleep(ROUND).await;
             let Some(node) = Weak::upgrade(&node) else { return };
-            for (partition, target) in wanted(&node.state()) {
-                if !node.leads(partition) {
-                    continue;
-                }
-                if let Err(error) = step(&node, partition, &target).await {
+            let mut wanted = wanted(&node.state());
+            wanted.retain(|(partition, _)| node.leads(*partition));
+            settled.retain(|partition, _| wanted.iter().any(|(wanted, _)| wanted == partition));
+            for (partition, target) in wanted.into_iter().take(MOVING_MAX) {
+                if let Err(error) = step(&node, partition, &target, &mut settled).await {
                     tracing::debug!(%partition, %error, "a move of replicas waits");
                 }
             }
@@ -55,7 +57,7 @@ fn wanted(state: &State) -> Vec<(TopicPartition, Vec<NodeId>)> {
         let place = |partition| TopicPartition { topic: topic.id, partition };
         topic.targets.iter().map(move |(partition, target)| (place(*partition), target.clone()))
     });
-    targets.take(MOVING_MAX).collect()
+    targets.collect()
 }
 
 /// What to do next.
@@ -67,9 +69,18 @@ enum Step {
     Wait,
 }
 
-async fn step(node: &Node, partition: TopicPartition, target: &[NodeId]) -> Result<(), NodeError> {
+async fn step(
+    node: &Node,
+    partition: TopicPartition,
+    target: &[NodeId],
+    settled: &mut BTreeMap<TopicPartition, LogIndex>,
+) -> Result<(), NodeError> {
     let status = node.logs().status(partition).await?.group;
-    match next(node.id(), &status, target) {
+    let next = next(node.id(), &status, target);
+    if next != Step::Finish {
+        settled.remove(&partition);
+    }
+    match next {
         Step::Wait => {}
         Step::SetMembers { voters, learners } => node.logs().set_members(partition, voters, learners).await?,
         Step::HandOver(to) => {
@@ -78,6 +89,10 @@ async fn step(node: &Node, partition: TopicPartition, target: &[NodeId]) -> Resu
             }
         }
         Step::Finish => {
+            let all_know = *settled.entry(partition).or_insert(status.commit);
+            if !status.peers.iter().all(|peer| peer.matched >= all_know) {
+                return Ok(());
+            }
             let (id, partition, replicas) = (partition.topic, partition.partition, target.to_vec());
             node.propose(Command::FinishReassignment { id, partition, replicas }).await?;
         }
@@ -119,7 +134,7 @@ fn next(own: NodeId, status: &GroupStatus, target: &[NodeId]) -> Step {
 
 #[cfg(test)]
 mod tests {
-    use base::{LogIndex, Term};
+    use base::Term;
     use quorum::{Members, PeerStatus, Role};
 
     use super::*;

@@ -15,9 +15,12 @@ use crate::shell::calls;
 use crate::shell::logs::LogsHandle;
 use crate::shell::meta::{self, MetaHandle};
 use crate::shell::outbox::CONTROL;
-use crate::shell::peers::{GroupFrame, Inbound, LinkEvent};
+use crate::shell::peers::{GroupFrame, Inbound, LinkEvent, Refusal, RefusalCode};
 
 type Answer = Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send>>;
+type Admitted = Pin<Box<dyn Future<Output = Result<Bytes, Refusal>> + Send>>;
+/// Answers a node that wants to be a member.
+type Entrance = Arc<dyn Fn(NodeId, Bytes) -> Admitted + Send + Sync>;
 type Handler = Arc<dyn Fn(NodeId, Bytes) -> Answer + Send + Sync>;
 
 /// Takes everything from the links. Messages for what has not been started yet are dropped: groups repeat themselves.
@@ -25,6 +28,7 @@ pub struct Router {
     meta: RwLock<Option<MetaHandle>>,
     logs: RwLock<Option<LogsHandle>>,
     calls: RwLock<BTreeMap<u8, Handler>>,
+    enter: RwLock<Option<Entrance>>,
     findings: Arc<Findings>,
     /// Nodes that can be reached: a link to them is up, or another node passes on what goes to them.
     up: watch::Sender<BTreeMap<NodeId, bool>>,
@@ -36,6 +40,7 @@ impl Router {
             meta: RwLock::default(),
             logs: RwLock::default(),
             calls: RwLock::default(),
+            enter: RwLock::default(),
             findings,
             up: watch::channel(BTreeMap::new()).0,
         }
@@ -65,6 +70,16 @@ impl Router {
         *write(&self.meta) = None;
         *write(&self.logs) = None;
         write(&self.calls).clear();
+        *write(&self.enter) = None;
+    }
+
+    /// Who answers nodes that want to be members.
+    pub fn on_enter<F, A>(&self, answer: F)
+    where
+        F: Fn(NodeId, Bytes) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Bytes, Refusal>> + Send + 'static,
+    {
+        *write(&self.enter) = Some(Arc::new(move |node, body| Box::pin(answer(node, body))));
     }
 
     /// Who answers calls of `kind`. The last one counts.
@@ -129,6 +144,14 @@ impl Inbound for Router {
         match handler {
             Some(handler) => handler(from, body).await,
             None => Err(format!("calls of kind {kind} are not answered here (yet)")),
+        }
+    }
+
+    async fn enter(&self, node: NodeId, body: Bytes) -> Result<Bytes, Refusal> {
+        let entrance = read(&self.enter).clone();
+        match entrance {
+            Some(entrance) => entrance(node, body).await,
+            None => Err(Refusal::new(RefusalCode::NotYet, "the node is starting or ending: ask again")),
         }
     }
 

@@ -14,6 +14,7 @@ use super::groups::Groups;
 use super::history::History;
 use super::hosting::Hosting;
 use super::identity::{DataDir, IdentityError, claim};
+use super::joining::{self, JoinError};
 use super::leaders::Leaders;
 use super::mastery;
 use super::membership::{self, Known};
@@ -22,7 +23,7 @@ use super::router::Router;
 use super::tables::{Deps, NodeCatalog, Tables, TablesConfig};
 use super::telemetry::Telemetry;
 use super::transactions::{self, Transactions};
-use super::{Findings, Node, NodeError, moves, telemetry, time, watch};
+use super::{Findings, Node, NodeError, clocks, duties, leftovers, moves, stored, telemetry, time, watch};
 use crate::config::Config;
 use crate::shell::deep::DeepStorage;
 use crate::shell::disk::RealDisk;
@@ -47,6 +48,8 @@ pub enum StartError {
     Node(#[from] NodeError),
     #[error(transparent)]
     Peers(#[from] PeersError),
+    #[error(transparent)]
+    Join(#[from] JoinError),
     #[error("the certificates: {0}")]
     Security(#[from] SecurityError),
     #[error("{0}: {1}")]
@@ -60,6 +63,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     let findings = Arc::new(Findings::default());
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(&data.path)?);
     let router = Arc::new(Router::new(Arc::clone(&findings)));
+    let voters = first_voters(&config, &data).await?;
     let known = Known::new(&config);
     let peers = start_peers(&config, &data, &known, &router)?;
     let outbox = outbox_of(peers.as_ref());
@@ -67,14 +71,15 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         disk: Arc::clone(&disk),
         dir: "control".into(),
         node,
-        voters: voters(&config),
+        voters,
         findings: Arc::clone(&findings),
         outbox: Arc::clone(&outbox),
         peers: peers.clone(),
     })?;
     router.serve_meta(&meta);
     mastery::serve(&router, &meta);
-    membership::follow(&config, &meta, known);
+    joining::serve(&router, &meta);
+    membership::follow(&config, data.identity.disk, &meta, known, &findings);
     form(&config, &data, &meta).await?;
     membership::introduce_later(&config, data.identity.disk, &meta, &findings);
     let (logs, log_disk) = start_logs(&config, &data, &disk, &findings, outbox)?;
@@ -121,15 +126,13 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         spool: std::sync::OnceLock::new(),
         started: time::now(),
     };
-    Ok((begun(node), data))
+    Ok((begun(node, log_disk), data))
 }
 
 /// With what goes on in the background.
-fn begun(node: Node) -> Arc<Node> {
+fn begun(node: Node, log_disk: Arc<dyn Disk>) -> Arc<Node> {
     let node = Arc::new(node);
-    telemetry::start(&node);
-    moves::start(&node);
-    watch::start(&node);
+    work(&node, log_disk);
     node
 }
 
@@ -149,6 +152,18 @@ async fn coordinators(
     (groups, transactions)
 }
 
+/// What goes on beside the requests, until the node ends.
+fn work(node: &Arc<Node>, log_disk: Arc<dyn Disk>) {
+    telemetry::start(node);
+    moves::start(node);
+    duties::start(node);
+    leftovers::start(node, log_disk);
+    clocks::serve(&node.router);
+    clocks::start(node);
+    stored::serve(node);
+    watch::start(node);
+}
+
 /// The links to the other nodes, if there are any.
 fn start_peers(
     config: &Config,
@@ -156,7 +171,7 @@ fn start_peers(
     known: &Known,
     router: &Arc<Router>,
 ) -> Result<Option<PeersHandle>, StartError> {
-    if config.cluster.peers.0.len() < 2 {
+    if !config.has_links() {
         return Ok(None);
     }
     let peers = PeersConfig {
@@ -212,12 +227,15 @@ fn tables_config(config: &Config, data: &DataDir) -> TablesConfig {
     }
 }
 
-/// Who votes in group 0 when it is new.
-fn voters(config: &Config) -> Vec<NodeId> {
-    match config.cluster.peers.0.keys().copied().collect::<Vec<_>>() {
-        none if none.is_empty() => vec![NodeId(config.node.id)],
-        voters => voters,
+/// Who votes in group 0 at its first entry: the founders, as they know themselves or as a newcomer is told.
+async fn first_voters(config: &Config, data: &DataDir) -> Result<Vec<NodeId>, StartError> {
+    if config.cluster.join.0.is_empty() || joining::has_metadata(&data.path) {
+        return Ok(membership::founders(config));
     }
+    let security = security::of(&config.security_dir(), NodeId(config.node.id), time::wall)?;
+    let entered = joining::ask(config, data.identity.disk, &security).await?;
+    tracing::info!(cluster = %entered.cluster, "this node is a member of the cluster now");
+    Ok(entered.first_voters)
 }
 
 /// A node alone forms its cluster before it serves.

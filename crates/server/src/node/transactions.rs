@@ -153,7 +153,7 @@ impl Transactions {
             Coordinator::new(TransactionsConfig { rounds_after, ..config.clone() })
         };
         let works = Works { make: Box::new(make), run };
-        let is_alone = start.config.cluster.peers.0.len() < 2;
+        let is_alone = start.config.is_alone();
         let desk = Desk::open(is_alone, start.meta, start.hosting, start.logs, works).await;
         verify::serve(start.router, &desk);
         Self { desk, reach }

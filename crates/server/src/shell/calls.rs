@@ -28,3 +28,7 @@ pub const LIVE_ROWS: u8 = 31;
 pub const HISTORY: u8 = 32;
 /// What is in the asked node's lost+found; see `node/lost.rs`.
 pub const LOST: u8 = 33;
+/// What time it is there; see `node/clocks.rs`.
+pub const CLOCK: u8 = 10;
+/// How many bytes of logs are there; see `edge/http/cluster.rs`.
+pub const STORED: u8 = 11;

@@ -27,7 +27,7 @@ use base::disk::Disk;
 use base::{LogIndex, NodeId, Term, Tick};
 use bytes::Bytes;
 use control::{Applied, Command, Refused, State};
-use quorum::{Journal, JournalError, ProposeError, QuorumError, SyncDone};
+use quorum::{Journal, JournalError, MembershipError, ProposeError, QuorumError, SyncDone};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::outbox::Outbox;
@@ -73,6 +73,8 @@ pub enum MetaError {
     Refused(#[from] Refused),
     #[error(transparent)]
     Propose(#[from] ProposeError),
+    #[error("the nodes that have the metadata: {0}")]
+    Members(#[from] MembershipError),
     #[error("a metadata change of {bytes} bytes is larger than the {COMMAND_BYTES_MAX} bytes allowed: split it")]
     TooLarge { bytes: usize },
     /// A change that was being written may still take effect.
@@ -124,6 +126,8 @@ pub struct MasterStatus {
     /// This node leads and has applied everything that was decided before it did: it is the active master.
     pub is_active: bool,
     pub voters: Vec<NodeId>,
+    /// Nodes that follow and have no vote.
+    pub learners: Vec<NodeId>,
     /// Voters that this node has no connection to.
     pub missing: Vec<NodeId>,
     /// Since when there is no leader.
@@ -147,6 +151,11 @@ enum Input {
     Message(GroupFrame),
     Link(NodeId, bool),
     Transfer(NodeId),
+    SetMembers {
+        voters: Vec<NodeId>,
+        learners: Vec<NodeId>,
+        reply: oneshot::Sender<Result<(), MembershipError>>,
+    },
     Status(oneshot::Sender<quorum::GroupStatus>),
     /// The journal up to that ready was synced, or not.
     Synced(u64, SyncDone),
@@ -182,7 +191,7 @@ pub struct Start {
     pub disk: Arc<dyn Disk>,
     pub dir: String,
     pub node: NodeId,
-    /// The founding voters, this node among them.
+    /// The voters of the group's first entry. Of a group that is there already its own journal says who votes.
     pub voters: Vec<NodeId>,
     pub findings: Arc<Findings>,
     pub outbox: Arc<dyn Outbox>,
@@ -261,6 +270,16 @@ impl MetaHandle {
     /// Asks `node` to lead. Takes effect if this node leads and `node` is up to date; watch for it.
     pub fn transfer_leadership(&self, node: NodeId) {
         drop(self.tell(Input::Transfer(node)));
+    }
+
+    /// Asks the group to have other members. Done when [`MetaHandle::status`] says so.
+    ///
+    /// # Errors
+    /// Nothing was begun: this node does not lead, or another change is under way.
+    pub async fn set_members(&self, voters: Vec<NodeId>, learners: Vec<NodeId>) -> Result<(), MetaError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Input::SetMembers { voters, learners, reply })?;
+        Ok(answer.await.map_err(|_| gone())??)
     }
 
     /// Who holds what of group 0, as this node knows it. `None`: the thread has ended.

@@ -81,7 +81,8 @@ fn a_node_registers_again_with_its_disk_only() {
 
     let wiped = refusal(&mut state, &register(2, 99));
     assert!(wiped.contains("node 2 has disk 00000000-0000-0000-0000-00000000000c"), "{wiped}");
-    assert!(wiped.contains("replace-disk 2 00000000-0000-0000-0000-000000000063"), "{wiped}");
+    assert!(wiped.contains("and this one is 00000000-0000-0000-0000-000000000063"), "{wiped}");
+    assert!(wiped.contains("seawall cluster remove 2"), "{wiped}");
     let copied = refusal(&mut state, &register(4, 12));
     assert!(copied.contains("is that of node 2"), "{copied}");
     apply(&mut state, &Command::ReplaceDisk { id: NodeId(2), disk: disk(99), at: Timestamp(20) }).expect("replaces");
@@ -170,7 +171,7 @@ fn a_node_is_drained_before_it_is_removed_and_does_not_come_back() {
     let remove = Command::RemoveNode { id: NodeId(3) };
     assert_eq!(refusal(&mut state, &remove), "node 3 has a replica of partition 0 of topic wiki: drain it first");
     let target = nodes(&[1, 2, 4]);
-    let set = |target: &[NodeId]| Command::SetReplicas { id: topic_id(1), partition: P0, target: target.to_vec() };
+    let set = |target: &[NodeId]| move_to(0, target, None);
     let finish =
         |target: &[NodeId]| Command::FinishReassignment { id: topic_id(1), partition: P0, replicas: target.to_vec() };
     apply(&mut state, &set(&target)).expect("moves");
@@ -182,19 +183,87 @@ fn a_node_is_drained_before_it_is_removed_and_does_not_come_back() {
     apply(&mut state, &remove).expect("goes");
     assert!(refusal(&mut state, &register(3, 13)).contains("which was removed from the cluster"));
     assert!(refusal(&mut state, &remove).contains("node 3 is not a member"));
-    apply(&mut state, &register(3, 15)).expect("with an empty folder it is a new node");
+    let reused = refusal(&mut state, &register(3, 15));
+    assert!(reused.contains("node 3 was removed from the cluster, and a number is never used twice"), "{reused}");
+    apply(&mut state, &register(5, 15)).expect("with an empty folder and a new number it is a new node");
     assert_eq!(State::restore(&state.snapshot()), Ok(state));
+}
+
+fn move_to(partition: i32, target: &[NodeId], expected: Option<&[NodeId]>) -> Command {
+    Command::SetReplicas {
+        id: topic_id(1),
+        partition: PartitionIndex(partition),
+        target: target.to_vec(),
+        expected: expected.map(<[NodeId]>::to_vec),
+    }
+}
+
+fn finish(target: &[u32]) -> Command {
+    Command::FinishReassignment { id: topic_id(1), partition: P0, replicas: nodes(target) }
+}
+
+fn deleted(node: u32) -> Command {
+    Command::ReplicaDeleted { id: topic_id(1), partition: P0, node: NodeId(node) }
+}
+
+#[test]
+fn a_copy_that_was_moved_away_is_deleted_before_its_node_gets_another() {
+    let mut state = three();
+    apply(&mut state, &register(4, 14)).expect("a fourth");
+    apply(&mut state, &replicated(1, "wiki", &[&[1, 2, 3]])).expect("creates");
+    let leaves = |state: &State, node: u32| state.topics[&topic_id(1)].is_leaving(P0, NodeId(node));
+    apply(&mut state, &move_to(0, &nodes(&[1, 2, 4]), Some(&nodes(&[1, 2, 3])))).expect("moves");
+    assert!(!leaves(&state, 3), "it has its copy until the move is done");
+    apply(&mut state, &finish(&[1, 2, 4])).expect("is there");
+    assert!(leaves(&state, 3) && !leaves(&state, 4));
+    let back = move_to(0, &nodes(&[1, 2, 3]), None);
+    assert!(refusal(&mut state, &back).contains("node 3 still deletes the copy of partition 0 of topic wiki"));
+    assert_eq!(State::restore(&state.snapshot()).as_ref(), Ok(&state));
+    apply(&mut state, &deleted(3)).expect("has deleted it");
+    apply(&mut state, &deleted(3)).expect("says so twice");
+    assert!(!leaves(&state, 3) && state.topics[&topic_id(1)].leaving.is_empty());
+    apply(&mut state, &back).expect("may have one again");
+}
+
+#[test]
+fn a_move_that_was_called_off_leaves_nothing_behind() {
+    let mut state = three();
+    for node in 4..=6 {
+        apply(&mut state, &register(node, 10 + u128::from(node))).expect("comes");
+    }
+    apply(&mut state, &replicated(1, "wiki", &[&[1, 2, 3]])).expect("creates");
+    for target in [[1, 2, 4], [1, 2, 5], [1, 2, 4], [1, 2, 6]] {
+        apply(&mut state, &move_to(0, &nodes(&target), None)).expect("moves elsewhere");
+    }
+    apply(&mut state, &finish(&[1, 2, 6])).expect("is there");
+    assert_eq!(state.topics[&topic_id(1)].leaving[&P0], nodes(&[3, 4, 5]).into_iter().collect());
+    assert!(state.topics[&topic_id(1)].called_off.is_empty());
+    apply(&mut state, &Command::RemoveNode { id: NodeId(3) }).expect("goes: its disk does not come back");
+    assert_eq!(state.topics[&topic_id(1)].leaving[&P0], nodes(&[4, 5]).into_iter().collect());
+}
+
+#[test]
+fn a_plan_that_saw_something_else_does_nothing() {
+    let mut state = three();
+    apply(&mut state, &register(4, 14)).expect("a fourth");
+    apply(&mut state, &replicated(1, "wiki", &[&[1, 2, 3]])).expect("creates");
+    let stale = refusal(&mut state, &move_to(0, &nodes(&[1, 2, 4]), Some(&nodes(&[1, 2]))));
+    assert!(stale.contains("are elsewhere by now, or being moved"), "{stale}");
+    let seen = nodes(&[1, 2, 3]);
+    apply(&mut state, &move_to(0, &nodes(&[1, 2, 4]), Some(&seen))).expect("moves");
+    let twice = refusal(&mut state, &move_to(0, &nodes(&[2, 3, 4]), Some(&seen)));
+    assert!(twice.contains("are elsewhere by now, or being moved"), "{twice}");
 }
 
 #[test]
 fn a_move_can_be_called_off() {
     let mut state = three();
     apply(&mut state, &replicated(1, "wiki", &[&[1]])).expect("creates");
-    let set = |target: &[u32]| Command::SetReplicas { id: topic_id(1), partition: P0, target: nodes(target) };
+    let set = |target: &[u32]| move_to(0, &nodes(target), None);
     apply(&mut state, &set(&[2])).expect("moves");
     assert_eq!(state.topics[&topic_id(1)].targets.get(&P0), Some(&nodes(&[2])));
     assert!(refusal(&mut state, &set(&[1, 2])).contains("replication factor 2 is refused"));
-    let beyond = Command::SetReplicas { id: topic_id(1), partition: PartitionIndex(1), target: nodes(&[2]) };
+    let beyond = move_to(1, &nodes(&[2]), None);
     assert_eq!(refusal(&mut state, &beyond), "topic wiki has no partition 1");
     apply(&mut state, &set(&[1])).expect("goes back");
     assert_eq!(state.topics[&topic_id(1)].targets.get(&P0), Some(&nodes(&[1])), "what was begun is to be undone");

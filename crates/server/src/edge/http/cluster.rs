@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base::{NodeId, PartitionIndex, TopicPartition};
+use control::NodeMode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -20,6 +21,11 @@ pub fn routes(context: Context) -> Router {
     Router::new()
         .route("/api/v1/cluster", get(cluster))
         .route("/api/v1/cluster/transfer-leader", post(transfer))
+        .route("/api/v1/cluster/recovery", get(recovery))
+        .route("/api/v1/cluster/drain", post(drain))
+        .route("/api/v1/cluster/undrain", post(undrain))
+        .route("/api/v1/cluster/decommission", post(decommission))
+        .route("/api/v1/cluster/remove", post(remove))
         .with_state(context)
 }
 
@@ -27,6 +33,12 @@ async fn cluster(State(context): State<Context>) -> Json<Value> {
     let node = &context.node;
     let mut cluster = view(node);
     let links = node.peers().map(|peers| peers.links()).unwrap_or_default();
+    for member in cluster["nodes"].as_array_mut().into_iter().flatten() {
+        let id = member["node"].as_u64().and_then(|id| u32::try_from(id).ok()).map(NodeId);
+        if let Some(id) = id.filter(|_| member["replicas_left"].is_u64()) {
+            member["bytes_left"] = node.stored_bytes_of(id).await.into();
+        }
+    }
     cluster["links"] = links.iter().map(link).collect::<Vec<_>>().into();
     if let Some(group) = node.meta().status().await {
         cluster["group"] = json!({
@@ -67,6 +79,12 @@ pub fn view(node: &Node) -> Value {
     let state = node.state();
     let master = node.master();
     let counted = Partitions::count(node);
+    let progress = node.progress();
+    let vote = |id: &NodeId| match () {
+        () if master.voters.contains(id) => "voter",
+        () if master.learners.contains(id) => "learner",
+        () => "none",
+    };
     let nodes: Vec<Value> = members(node)
         .into_iter()
         .map(|id| {
@@ -79,6 +97,10 @@ pub fn view(node: &Node) -> Value {
                 "state": if master.leader == Some(id) { "active" } else { "backup" },
                 "up": node.is_up(id),
                 "mode": known.map(|known| format!("{:?}", known.mode).to_lowercase()),
+                "vote": vote(&id),
+                "replicas_left": progress.get(&id).map(|progress| progress.replicas_left),
+                "to_delete": progress.get(&id).map(|progress| progress.to_delete),
+                "blocked": progress.get(&id).and_then(|progress| progress.stuck.as_ref()).map(ToString::to_string),
                 "zone": known.map(|known| known.zone.clone()),
                 "version": known.map(|known| known.version.clone()),
                 "kafka": address(|all| &all.kafka),
@@ -99,6 +121,7 @@ pub fn view(node: &Node) -> Value {
             "term": master.term.0,
             "is_this_node": master.is_active,
             "voters": numbers(&master.voters),
+            "learners": numbers(&master.learners),
             "missing": numbers(&master.missing),
             "leaderless_for_ms": master.leaderless_since.map(|since| time::now().since(since)),
             "applied": state.applied.0,
@@ -209,4 +232,55 @@ async fn transfer(State(context): State<Context>, request: Body) -> Result<Respo
     let Transfer { to } = body::read_json(request).await.map_err(Problem)?;
     context.node.transfer_master(NodeId(to)).await.map_err(|error| Problem(error.into()))?;
     Ok(Json(json!({"master": to})).into_response())
+}
+
+/// Groups that cannot decide, and for want of whom.
+async fn recovery(State(context): State<Context>) -> Json<Value> {
+    let node = &context.node;
+    let (groups, count) = node.undecided_groups();
+    let groups: Vec<Value> = groups
+        .iter()
+        .map(|group| {
+            json!({
+                "group": group.name,
+                "voters": numbers(&group.voters),
+                "missing": numbers(&group.missing),
+                "needed": group.needed(),
+                "here": group.here,
+            })
+        })
+        .collect();
+    let leaderless_ms = node.master().leaderless_since.map(|since| time::now().since(since));
+    Json(
+        json!({"node": node.id().0, "undecided": count, "metadata_leaderless_for_ms": leaderless_ms, "groups": groups}),
+    )
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    node: u32,
+}
+
+async fn drain(State(context): State<Context>, request: Body) -> Result<Response, Problem> {
+    set_mode(&context, request, NodeMode::Draining).await
+}
+
+async fn undrain(State(context): State<Context>, request: Body) -> Result<Response, Problem> {
+    set_mode(&context, request, NodeMode::Active).await
+}
+
+async fn decommission(State(context): State<Context>, request: Body) -> Result<Response, Problem> {
+    set_mode(&context, request, NodeMode::Leaving).await
+}
+
+async fn remove(State(context): State<Context>, request: Body) -> Result<Response, Problem> {
+    set_mode(&context, request, NodeMode::Gone).await
+}
+
+/// Answers when it is committed; what follows from it is seen in `/api/v1/cluster`.
+async fn set_mode(context: &Context, request: Body, mode: NodeMode) -> Result<Response, Problem> {
+    let Which { node } = body::read_json(request).await.map_err(Problem)?;
+    context.node.set_node_mode(NodeId(node), mode).await.map_err(|error| Problem(error.into()))?;
+    Ok(Json(json!({"node": node, "mode": format!("{mode:?}").to_lowercase()})).into_response())
 }

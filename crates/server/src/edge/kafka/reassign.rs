@@ -57,7 +57,7 @@ async fn move_to(edge: &Edge, topic: &str, asked: ReassignablePartition) -> Resu
             return Err((ErrorCode::NoReassignmentInProgress, "the partition is not being moved".to_owned()));
         }
     };
-    let command = Command::SetReplicas { id: topic.id, partition, target };
+    let command = Command::SetReplicas { id: topic.id, partition, target, expected: None };
     edge.node.propose(command).await.map(drop).map_err(|error| match errors::of_node(&error) {
         (ErrorCode::InvalidReplicationFactor, message) => (ErrorCode::InvalidReplicaAssignment, message),
         refused => refused,

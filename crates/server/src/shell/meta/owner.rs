@@ -10,8 +10,8 @@ use base::{LogIndex, NodeId, Term, Tick};
 use bytes::Bytes;
 use control::{Applied, Command, Refused, State};
 use quorum::{
-    Entry, Group, GroupConfig, Journal, JournalError, Message, Payload, ProposeError, QuorumError, Ready, Role,
-    Snapshot, Storage, SyncDone, SyncJob,
+    Entry, Group, GroupConfig, Journal, JournalError, MembershipError, Message, Payload, ProposeError, QuorumError,
+    Ready, Role, Snapshot, Storage, SyncDone, SyncJob,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -202,6 +202,14 @@ impl Owner {
             Input::Message(frame) => self.message(&frame),
             Input::Link(node, is_connected) => self.link(node, is_connected),
             Input::Transfer(node) => self.transfer(node),
+            Input::SetMembers { voters, learners, reply } => {
+                let changed = if self.is_running() {
+                    self.group.propose_membership(&voters, &learners).map(drop)
+                } else {
+                    Err(MembershipError::Pending)
+                };
+                drop(reply.send(changed));
+            }
             Input::Status(reply) => drop(reply.send(self.group.status())),
             Input::Synced(written, done) => self.synced(written, done),
             Input::Close(_) => unreachable!("the loop takes it"),
@@ -509,14 +517,14 @@ impl Owner {
     fn publish_master(&mut self) {
         let (term, leader) = (self.group.term(), self.group.leader());
         let leads = self.group.role() == Role::Leader && self.stopped.is_none();
-        let voters = self.group.members().voters;
+        let quorum::Members { voters, learners, .. } = self.group.members();
         let absent = |node: &NodeId| *node != self.node && !self.connected.contains(node);
         let missing: Vec<NodeId> = voters.iter().copied().filter(absent).collect();
         let is_active = leads && self.active_term == Some(term);
         self.master.send_if_modified(|before| {
             let leaderless_since =
                 if leader.is_some() { None } else { before.leaderless_since.or_else(|| Some(time::now())) };
-            let after = MasterStatus { term, leader, is_active, voters, missing, leaderless_since };
+            let after = MasterStatus { term, leader, is_active, voters, learners, missing, leaderless_since };
             let changed = after != **before;
             if changed {
                 if after.leader != before.leader {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use base::NodeId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::enter::EnterRequest;
 use super::hello::{self, Greeting, HEADER_BYTES, Header, Hello, Refusal, RefusalCode};
 use super::join::JoinRequest;
 use super::local::Local;
@@ -32,6 +33,9 @@ pub enum HandshakeError {
     /// It was no link that was wanted, but a certificate.
     #[error("a node has joined")]
     Joined,
+    /// Nor this: a node asks to be made a member.
+    #[error("node {} asks to be made a member", .0.node)]
+    Enters(EnterRequest),
 }
 
 /// Greets the node that was dialled as `peer`.
@@ -101,6 +105,13 @@ where
     let theirs = match read(stream).await {
         Ok(Greeting::Hello(theirs)) => theirs,
         Ok(Greeting::Join(request)) => return join(stream, local, request).await,
+        Ok(Greeting::Enter(request)) => {
+            *node = request.node;
+            return match hello::common_version(request.versions) {
+                Ok(_) => Err(HandshakeError::Enters(request)),
+                Err(refusal) => refuse(stream, refusal).await,
+            };
+        }
         Ok(_) => return refuse(stream, unexpected()).await,
         Err(HandshakeError::Refused(refusal)) => return refuse(stream, refusal).await,
         Err(error) => return Err(error),
@@ -155,7 +166,7 @@ where
 }
 
 /// Says why and waits until the other side has closed, so that the words are not lost with a reset.
-async fn part<S>(stream: &mut S, refusal: &Refusal)
+pub async fn part<S>(stream: &mut S, refusal: &Refusal)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -7,6 +7,7 @@ use base::{ClusterId, DiskId, NodeId};
 use uuid::Uuid;
 
 use super::Lane;
+use super::enter::EnterRequest;
 use super::join::{JoinRequest, Joined, SECRET_BYTES};
 
 const MAGIC: [u8; 8] = *b"SWpeer\r\n";
@@ -27,6 +28,8 @@ const REFUSAL: u8 = 3;
 const AGREED: u8 = 4;
 const JOIN: u8 = 5;
 const JOINED: u8 = 6;
+const ENTER: u8 = 7;
+const ENTERED: u8 = 8;
 
 /// What one side says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +58,8 @@ pub enum RefusalCode {
     Duplicate = 7,
     Identity = 8,
     Malformed = 9,
+    /// Not now: ask again.
+    NotYet = 10,
     /// From a newer release.
     Other = u16::MAX,
 }
@@ -87,6 +92,9 @@ pub enum Greeting {
     Agreed,
     Join(JoinRequest),
     Joined(Joined),
+    Enter(EnterRequest),
+    /// What the new member must know; opaque here.
+    Entered(Vec<u8>),
 }
 
 /// The checked first 16 bytes.
@@ -135,6 +143,8 @@ impl Greeting {
             Self::Agreed => (AGREED, Vec::new()),
             Self::Join(request) => (JOIN, encode_join(request)),
             Self::Joined(joined) => (JOINED, encode_joined(joined)),
+            Self::Enter(request) => (ENTER, request.encode()),
+            Self::Entered(body) => (ENTERED, body.clone()),
         };
         let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
         bytes.extend_from_slice(&MAGIC);
@@ -159,6 +169,8 @@ impl Greeting {
             AGREED => Ok(Self::Agreed),
             JOIN => decode_join(body).map(Self::Join).ok_or_else(short),
             JOINED => decode_joined(body).map(Self::Joined).ok_or_else(short),
+            ENTER => EnterRequest::decode(body).map(Self::Enter).ok_or_else(short),
+            ENTERED => Ok(Self::Entered(body.to_vec())),
             _ => Err(malformed("its greeting is of an unknown kind")),
         }
     }
@@ -240,6 +252,7 @@ fn decode_refusal(body: &[u8]) -> Option<Refusal> {
         7 => RefusalCode::Duplicate,
         8 => RefusalCode::Identity,
         9 => RefusalCode::Malformed,
+        10 => RefusalCode::NotYet,
         _ => RefusalCode::Other,
     };
     Some(Refusal { code, text: printable(body.get(2..)?) })
@@ -286,11 +299,11 @@ pub fn printable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 

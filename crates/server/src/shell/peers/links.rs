@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::connection;
+use super::enter;
 use super::frame::Frame;
 use super::handshake::{self, HandshakeError};
 use super::hello::{Hello, Refusal, RefusalCode};
@@ -20,7 +21,7 @@ use super::local::{self, Local};
 use super::peer::{Peer, Place};
 use super::relay::{self, Relay, Relays};
 use super::tls::{self, Tls, Wire};
-use super::{Inbound, Lane, Members, PeersConfig, PeersError, Security};
+use super::{Inbound, Lane, Members, PeersConfig, PeersError};
 
 /// Threads for all links. Two, so that control is worked on while bulk is copied and checked.
 const THREADS: usize = 2;
@@ -294,10 +295,7 @@ fn explain(error: HandshakeError) -> HandshakeError {
 }
 
 fn tls_of(local: &Local) -> Option<Arc<Tls>> {
-    match &local.security {
-        Security::Plain => None,
-        Security::Tls { tls, .. } => Some(Arc::clone(&tls.borrow())),
-    }
+    local.security.tls()
 }
 
 async fn in_time<T>(
@@ -391,6 +389,11 @@ async fn welcome(stream: TcpStream, local: &Arc<Local>, peers: &RwLock<Peers>) -
                 member(peers, hello.node)
             };
             let caller = handshake::accept(&mut wire, local, find).await;
+            if let Err(HandshakeError::Enters(request)) = caller.result {
+                let proven = tls.as_ref().map_or(Ok(()), |tls| tls.check(certificate.as_ref(), request.node));
+                enter::answer(&mut wire, local, request, proven).await;
+                return None;
+            }
             (caller.node, caller.result.map(|place| (place, wire)))
         }
     };
@@ -398,6 +401,7 @@ async fn welcome(stream: TcpStream, local: &Arc<Local>, peers: &RwLock<Peers>) -
         Ok(placed) => return Some(placed),
         Err(HandshakeError::Refused(refusal)) if refusal.code == RefusalCode::Duplicate => return None,
         Err(HandshakeError::Refused(refusal)) => refusal,
+        Err(HandshakeError::Enters(_)) => return None,
         Err(HandshakeError::Joined) => {
             tracing::info!(from = address, "a node was given its certificate");
             return None;
@@ -421,7 +425,10 @@ async fn welcome(stream: TcpStream, local: &Arc<Local>, peers: &RwLock<Peers>) -
 
 fn member(peers: &RwLock<Peers>, node: NodeId) -> Result<Arc<Peer>, Refusal> {
     peers.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned().ok_or_else(|| {
-        let text = format!("node {node} is not a member of this cluster: add it to cluster.peers of every node");
+        let text = format!(
+            "node {node} is not a member of this cluster: start it with an empty data folder and cluster.join naming one \
+             of its members, or with this cluster's cluster.peers if it founds it with them"
+        );
         Refusal::new(RefusalCode::NotMember, text)
     })
 }

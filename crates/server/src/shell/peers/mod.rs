@@ -20,6 +20,7 @@
 mod admission;
 mod calls;
 mod connection;
+pub mod enter;
 mod frame;
 mod handshake;
 mod hello;
@@ -45,6 +46,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use uuid::Uuid;
 
 pub use handshake::HandshakeError;
+pub use hello::{Refusal, RefusalCode};
 
 use frame::{Frame, KEY_BYTES, Status};
 use join::Authority;
@@ -136,6 +138,8 @@ impl Lane {
 pub struct Member {
     /// `host:port` of its `listen.peer`; resolved anew at each attempt.
     pub address: String,
+    /// Where it may be otherwise, tried in turn with the address.
+    pub other_address: Option<String>,
     /// Its disk, once the metadata knows it. Another disk under its id is refused then.
     pub disk: Option<DiskId>,
 }
@@ -154,6 +158,15 @@ pub enum Security {
         /// Where newcomers are given certificates; `None` on nodes that cannot.
         authority: Option<Arc<dyn Authority>>,
     },
+}
+
+impl Security {
+    fn tls(&self) -> Option<Arc<Tls>> {
+        match self {
+            Self::Plain => None,
+            Self::Tls { tls, .. } => Some(Arc::clone(&tls.borrow())),
+        }
+    }
 }
 
 /// What [`start`] needs.
@@ -207,6 +220,13 @@ pub trait Inbound: Send + Sync + 'static {
     /// Answers a call; runs on the runtime [`start`] was called in, beside others. An `Err` reaches the caller as
     /// [`CallError::Failed`].
     async fn call(&self, from: NodeId, kind: u8, body: Bytes) -> Result<Bytes, String>;
+
+    /// A node asks to be made a member; its certificate, if there are any, is for that node. The answer is what it must
+    /// know. Runs as `call` does.
+    async fn enter(&self, node: NodeId, body: Bytes) -> Result<Bytes, Refusal> {
+        drop(body);
+        Err(Refusal::new(RefusalCode::NotYet, format!("node {node} cannot be made a member here now: ask again")))
+    }
 
     /// Events of one peer come in order. Must not call the [`PeersHandle`] back from within.
     fn link(&self, peer: NodeId, event: LinkEvent);

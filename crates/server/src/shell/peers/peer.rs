@@ -70,6 +70,8 @@ struct State {
     reason: Option<String>,
     connections: [Option<Current>; 2],
     connections_made: u64,
+    /// Attempts to connect.
+    attempts: u64,
     /// The instance seen last.
     instance: Option<Uuid>,
     disk: Option<DiskId>,
@@ -153,6 +155,7 @@ impl Peer {
             reason: None,
             connections: [None, None],
             connections_made: 0,
+            attempts: 0,
             instance: None,
             disk: None,
             cluster: None,
@@ -170,8 +173,14 @@ impl Peer {
         &self.lanes[usize::from(lane.number())]
     }
 
+    /// Where to try next: each of the addresses in turn.
     pub fn address(&self) -> String {
-        self.lock().member.address.clone()
+        let mut state = self.lock();
+        state.attempts = state.attempts.wrapping_add(1);
+        match &state.member.other_address {
+            Some(other) if state.attempts.is_multiple_of(2) => other.clone(),
+            _ => state.member.address.clone(),
+        }
     }
 
     pub fn is_connected(&self, lane: Lane) -> bool {

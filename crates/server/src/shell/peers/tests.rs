@@ -107,8 +107,9 @@ pub fn cluster(number: u128) -> Option<ClusterId> {
 
 /// Members by their addresses.
 pub fn members(list: &[(u32, SocketAddr)]) -> Arc<Members> {
-    let member =
-        |(node, address): &(u32, SocketAddr)| (NodeId(*node), Member { address: address.to_string(), disk: None });
+    let member = |(node, address): &(u32, SocketAddr)| {
+        (NodeId(*node), Member { address: address.to_string(), other_address: None, disk: None })
+    };
     Arc::new(list.iter().map(member).collect::<BTreeMap<_, _>>())
 }
 

@@ -87,7 +87,7 @@ async fn a_stranger_is_refused_until_it_is_a_member() {
     let (one, two) = (node(1, 1, any()), node(2, 2, any()));
     two.members.send_replace(members(&[(1, one.peers.address())]));
     until("it is refused", || state(&two, 1) == Some(LinkState::Refused)).await;
-    let text = "node 2 is not a member of this cluster: add it to cluster.peers of every node";
+    let text = "node 2 is not a member of this cluster: start it with an empty data folder and cluster.join naming one of its members, or with this cluster's cluster.peers if it founds it with them";
     until("both are told", || !one.seen.refusals(2).is_empty()).await;
     assert_eq!((one.seen.refusals(2), two.seen.refusals(1)), (vec![text.to_owned()], vec![text.to_owned()]));
     one.members.send_replace(members(&[(2, two.peers.address())]));
@@ -103,7 +103,7 @@ async fn a_stranger_is_refused_until_it_is_a_member() {
 async fn another_disk_under_an_old_id_is_refused() {
     let one = node(1, 1, any());
     let two = node(2, 22, any());
-    let known = Member { address: two.peers.address().to_string(), disk: Some(disk(2)) };
+    let known = Member { address: two.peers.address().to_string(), other_address: None, disk: Some(disk(2)) };
     one.members.send_replace(Arc::new(Members::from([(NodeId(2), known.clone())])));
     two.members.send_replace(members(&[(1, one.peers.address())]));
     until("it is refused", || state(&one, 2) == Some(LinkState::Refused)).await;
