@@ -122,7 +122,11 @@ impl Admin {
         }
         let at = core.random.below(u64::from(self.partitions.unsigned_abs()));
         let partition = PartitionIndex(i32::try_from(at).unwrap_or(0));
-        self.todo.push(Command::SetReplicas { id, partition, target });
+        // Whoever left keeps its disk as it is here: what comes back to it must be right with that too.
+        let topic = core.state.as_ref().and_then(|state| state.topics.get(&id));
+        let left = topic.and_then(|topic| topic.leaving.get(&partition)).into_iter().flatten().copied();
+        self.todo.extend(left.map(|node| Command::ReplicaDeleted { id, partition, node }));
+        self.todo.push(Command::SetReplicas { id, partition, target, expected: None });
     }
 
     fn something(&mut self, core: &mut Core) {
