@@ -159,8 +159,10 @@ impl Admin {
                 | Refused::TableExists { .. }
                 | Refused::UnknownTopic(_),
             ))) => self.is_done(&command, None, facts),
-            // Finished by an earlier try, or called off since.
-            Reply::Proposed(Err(ProposeFailure::Refused(Refused::OtherTarget { .. }))) => {
+            // Finished by an earlier try, or called off since; or a move was finished that was not when this was thought of.
+            Reply::Proposed(Err(ProposeFailure::Refused(
+                Refused::OtherTarget { .. } | Refused::StillDeleting { .. },
+            ))) => {
                 self.is_done(&command, None, facts);
             }
             Reply::Proposed(Err(ProposeFailure::Refused(refused))) => {
