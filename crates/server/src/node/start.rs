@@ -76,9 +76,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         outbox: Arc::clone(&outbox),
         peers: peers.clone(),
     })?;
-    router.serve_meta(&meta);
-    mastery::serve(&router, &meta);
-    joining::serve(&router, &meta);
+    answer_others(&router, &meta);
     membership::follow(&config, data.identity.disk, &meta, known, &findings);
     form(&config, &data, &meta).await?;
     membership::introduce_later(&config, data.identity.disk, &meta, &findings);
@@ -127,6 +125,13 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         started: time::now(),
     };
     Ok((begun(node, log_disk), data))
+}
+
+/// What other nodes ask of the metadata is answered from now on.
+fn answer_others(router: &Router, meta: &MetaHandle) {
+    router.serve_meta(meta);
+    mastery::serve(router, meta);
+    joining::serve(router, meta);
 }
 
 /// With what goes on in the background.
