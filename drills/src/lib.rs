@@ -12,7 +12,8 @@
 //! verdict        what was acknowledged against what is there
 //! play           a cluster for real client libraries, whose leaders are killed in turn
 //! report         rows, summaries, and the record of earlier runs
-//! kill, restart, bench/, server, ledger   one node: kill rounds, restart times, measures
+//! kill, restart, server, ledger   one node: kill rounds, restart times
+//! bench/, usage  measures
 //! ```
 //! What always holds: traffic stays on loopback, all of it below one temporary folder, every wait is bounded, and every
 //! process that was started is ended.
@@ -38,6 +39,7 @@ pub mod scenario;
 mod server;
 mod table;
 pub mod trial;
+mod usage;
 pub mod verdict;
 pub mod watch;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use client::Connection;
 
-use crate::{Common, Failure, http};
+use crate::{Common, Failure, http, usage};
 
 /// Longest wait for one answer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -115,19 +115,12 @@ impl Server {
 
     /// Resident memory in bytes, while it runs.
     pub fn memory_bytes(&self) -> u64 {
-        let Some(process) = &self.process else { return 0 };
-        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+        self.process.as_ref().map_or(0, |process| usage::memory_bytes(process.id()))
     }
 
     /// CPU seconds used so far, user and system.
     pub fn cpu_seconds(&self) -> f64 {
-        let Some(process) = &self.process else { return 0.0 };
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
-        (ticks(11) + ticks(12)) / 100.0
+        self.process.as_ref().map_or(0.0, |process| usage::cpu_seconds(process.id()))
     }
 
     /// Bytes in a part of the data folder.

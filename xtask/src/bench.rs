@@ -14,6 +14,9 @@ pub struct Options {
     /// Rows for the query bench
     #[arg(long, default_value_t = 2_000_000)]
     rows: u64,
+    /// Nodes of the produce bench
+    #[arg(long, default_value_t = 1)]
+    nodes: u32,
     /// With the peers beside it (needs python3; makes its own virtual environment)
     #[arg(long)]
     compare: bool,
@@ -26,9 +29,10 @@ pub fn bench(options: &Options) -> Result<(), String> {
     run(&cargo(), &["build", "--release", "--locked", "-p", "seawall", "-p", "seawall-drills"], &[])?;
     let seconds = options.seconds.to_string();
     let rows = options.rows.to_string();
+    let nodes = options.nodes.to_string();
     let mut arguments =
         vec!["run", "--release", "--quiet", "--locked", "-p", "seawall-drills", "--", "bench", &options.name];
-    arguments.extend(["--seconds", &seconds, "--rows", &rows, "--format", &options.format]);
+    arguments.extend(["--seconds", &seconds, "--rows", &rows, "--nodes", &nodes, "--format", &options.format]);
     if options.compare {
         arguments.push("--compare");
     }

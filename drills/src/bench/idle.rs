@@ -34,7 +34,7 @@ fn measure(common: &Common, options: &Options, folder: &std::path::Path) -> Resu
         eprintln!("{name}: {value}");
         rows.push(vec![json!(name), value]);
     };
-    let mut cluster = Cluster::new(&common.binary()?, folder, &Spec::of(options.nodes))?;
+    let mut cluster = Cluster::new(&common.binary()?, folder, &Spec::of(options.nodes.unwrap_or(3)))?;
     cluster.start()?;
     let ids = cluster.ids();
     let empty: Vec<Usage> = ids.iter().map(|id| usage(&cluster, *id)).collect();

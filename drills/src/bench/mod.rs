@@ -27,9 +27,15 @@ pub struct Options {
     /// Partitions of the idle bench
     #[arg(long, default_value_t = 1_000)]
     pub partitions: u32,
-    /// Nodes of the idle bench
-    #[arg(long, default_value_t = 3)]
-    pub nodes: u32,
+    /// Nodes: of the produce bench 1, of the idle bench 3 unless said
+    #[arg(long)]
+    pub nodes: Option<u32>,
+    /// The produce bench's load against a cluster that runs already: host:port,..
+    #[arg(long, value_delimiter = ',')]
+    pub bootstrap: Vec<String>,
+    /// With --bootstrap: the processes whose CPU and memory count
+    #[arg(long, value_delimiter = ',')]
+    pub pids: Vec<u32>,
     /// The peers on the same data
     #[arg(long)]
     pub compare: bool,

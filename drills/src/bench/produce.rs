@@ -1,20 +1,22 @@
-//! How many records a second the log takes, and how long a batch waits for its acknowledgement.
+//! How many records a second the log takes, and how long a batch waits for its acknowledgement: on one node, on several,
+//! or, with the same load, on a peer that speaks the same protocol.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use base::Timestamp;
 use base::batch::Codec;
 use base::records::BatchBuilder;
 use bytes::Bytes;
-use client::Acks;
+use client::{Acks, TopicSpec};
 use serde_json::{Value, json};
 
 use super::Options;
-use crate::server::Server;
-use crate::{Common, Failure, table};
+use crate::cluster::{Cluster, Spec};
+use crate::server::PATIENCE;
+use crate::{Common, Failure, table, usage};
 
-const TOPIC: &str = "produce";
 const PARTITIONS: i32 = 4;
 /// Bytes of records in one batch, as a busy producer with a short linger fills it.
 const BATCH_BYTES: usize = 64 << 10;
@@ -42,6 +44,69 @@ pub fn run(common: &Common, options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is measured: processes of ours that end with it, or ones that run already.
+struct Target {
+    bootstrap: Vec<String>,
+    pids: Vec<u32>,
+    _cluster: Option<(Cluster, Folder)>,
+}
+
+/// Removed at the end.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+impl Target {
+    fn start(common: &Common, options: &Options) -> Result<Self, Failure> {
+        if !options.bootstrap.is_empty() {
+            return Ok(Self { bootstrap: options.bootstrap.clone(), pids: options.pids.clone(), _cluster: None });
+        }
+        let folder = common.folder.clone().unwrap_or_else(std::env::temp_dir);
+        let folder = Folder(folder.join(format!("seawall-bench-{}", std::process::id())));
+        let mut spec = Spec::of(options.nodes.unwrap_or(1));
+        spec.settings.push(("log.disk_reserve_bytes", "1GiB".to_owned()));
+        let mut cluster = Cluster::new(&common.binary()?, &folder.0, &spec)?;
+        cluster.start()?;
+        let pids = cluster.ids().into_iter().filter_map(|id| cluster.node(id).ok()?.pid()).collect();
+        Ok(Self { bootstrap: cluster.bootstrap(), pids, _cluster: Some((cluster, folder)) })
+    }
+
+    fn cpu_seconds(&self) -> f64 {
+        self.pids.iter().map(|pid| usage::cpu_seconds(*pid)).sum()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.pids.iter().map(|pid| usage::memory_bytes(*pid)).sum()
+    }
+
+    fn clients(&self) -> client::Cluster {
+        client::Cluster::new(self.bootstrap.clone(), "bench", PATIENCE)
+    }
+
+    /// A new topic whose partitions all have leaders.
+    fn create(&self, topic: &str) -> Result<(), Failure> {
+        let spec = TopicSpec { name: topic.into(), partitions: Some(PARTITIONS), config: [].into() };
+        let mut clients = self.clients();
+        let begun = Instant::now();
+        loop {
+            // Kafka takes it at its controller only, which any broker passes it on to.
+            let created = clients.any().and_then(|node| node.create_topic(&spec));
+            let led = created.map(drop).or_else(|error| if error.code() == Some(36) { Ok(()) } else { Err(error) });
+            let led =
+                led.and_then(|()| (0..PARTITIONS).try_for_each(|partition| clients.leader(topic, partition).map(drop)));
+            match led {
+                Ok(()) => return Ok(()),
+                Err(error) if begun.elapsed() > PATIENCE => return Err(error.to_string()),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+}
+
 fn measure(
     common: &Common,
     options: &Options,
@@ -49,17 +114,17 @@ fn measure(
     name: &str,
     record_bytes: usize,
 ) -> Result<Vec<Value>, Failure> {
-    let mut server = Server::new(common, &[])?;
-    server.start()?;
-    let topic = client::TopicSpec { name: TOPIC.into(), partitions: Some(PARTITIONS), config: [].into() };
-    server.connect()?.create_topic(&topic).map_err(|error| error.to_string())?;
+    let target = Target::start(common, options)?;
+    let topic = format!("produce-{name}-{record_bytes}-{}", std::process::id());
+    target.create(&topic)?;
     let (batch, records) = batch(record_bytes)?;
+    let cpu_before = target.cpu_seconds();
     let deadline = Instant::now() + Duration::from_secs(options.seconds);
     let begun = Instant::now();
     let producers: Vec<_> = (0..PARTITIONS)
         .map(|partition| {
-            let (connection, batch) = (server.connect(), batch.clone());
-            std::thread::spawn(move || producer(connection?, partition, &batch, acks, deadline))
+            let (clients, topic, batch) = (target.clients(), topic.clone(), batch.clone());
+            std::thread::spawn(move || producer(clients, &topic, partition, &batch, acks, deadline))
         })
         .collect();
     let mut waits = Vec::new();
@@ -80,24 +145,26 @@ fn measure(
         table::rounded(table::percentile(&waits, 0.5)),
         table::rounded(table::percentile(&waits, 0.99)),
         table::rounded(table::percentile(&waits, 0.999)),
-        table::rounded(server.cpu_seconds()),
-        json!(server.memory_bytes() >> 20),
+        table::rounded(target.cpu_seconds() - cpu_before),
+        json!(target.memory_bytes() >> 20),
     ])
 }
 
 fn producer(
-    mut connection: client::Connection,
+    mut clients: client::Cluster,
+    topic: &str,
     partition: i32,
     batch: &Bytes,
     acks: Acks,
     deadline: Instant,
 ) -> Result<Vec<f64>, Failure> {
     let told = |error: client::ClientError| error.to_string();
+    let connection = clients.leader(topic, partition).map_err(told)?;
     let (mut waits, mut sent) = (Vec::new(), VecDeque::new());
     while Instant::now() < deadline || !sent.is_empty() {
         if Instant::now() < deadline && sent.len() < IN_FLIGHT_MAX {
             sent.push_back(Instant::now());
-            connection.send_produce(TOPIC, partition, batch.clone(), acks).map_err(told)?;
+            connection.send_produce(topic, partition, batch.clone(), acks).map_err(told)?;
             continue;
         }
         connection.receive_produced().map_err(told)?;

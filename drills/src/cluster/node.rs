@@ -146,6 +146,12 @@ impl Node {
         Ok(())
     }
 
+    /// The process's number, while there is one.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
     /// How the process ended, if it has ended by itself.
     pub fn ended(&mut self) -> Option<String> {
         let status = self.process.as_mut().and_then(|process| process.try_wait().ok().flatten());
