@@ -215,6 +215,12 @@ async fn a_query_that_keeps_its_threads_busy_delays_nothing_else() {
             tokio::spawn(request.json(&json!({"query": busy, "context": context})).send())
         })
         .collect();
+    for _ in 0..1_000 {
+        if served.node.query().running().len() == queries.len() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     let began = std::time::Instant::now();
     assert_eq!(client.get("/health/ready").await.status, 200);
