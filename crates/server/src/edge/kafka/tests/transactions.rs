@@ -116,10 +116,22 @@ fn produce(cluster: &Cluster, id: &str, partition: i32, records: Bytes) -> Error
 
 /// What a consumer of committed transactions finds in a partition.
 fn committed(cluster: &Cluster, partition: i32) -> Vec<String> {
+    let mut wire = connect(cluster, leader(cluster, "t", partition));
+    let (mut from, mut values) = (Offset::ZERO, Vec::new());
+    // An answer may end where a file of the log does.
+    while let Some(next) = fetch_committed(&mut wire, partition, from, &mut values) {
+        from = next;
+    }
+    values
+}
+
+/// Where to go on. `None`: nothing is there yet.
+fn fetch_committed(wire: &mut Connection, partition: i32, from: Offset, values: &mut Vec<String>) -> Option<Offset> {
     use msg::fetch_request::{FetchPartition, FetchTopic};
     let asked = FetchPartition::default()
         .with_partition(partition)
         .with_current_leader_epoch(-1)
+        .with_fetch_offset(from.0)
         .with_partition_max_bytes(1 << 20);
     let topic = FetchTopic::default().with_topic(TopicName(text("t"))).with_partitions(vec![asked]);
     let request = msg::FetchRequest::default()
@@ -128,14 +140,14 @@ fn committed(cluster: &Cluster, partition: i32) -> Vec<String> {
         .with_isolation_level(1)
         .with_session_epoch(-1)
         .with_topics(vec![topic]);
-    let mut wire = connect(cluster, leader(cluster, "t", partition));
     let answer: msg::FetchResponse = wire.call(msg::ApiKey::Fetch, 11, &request).unwrap();
     let found = &answer.responses[0].partitions[0];
     assert_eq!(found.error_code, 0);
     let aborted = found.aborted_transactions.clone().unwrap_or_default();
-    let mut values = Vec::new();
+    let mut next = None;
     for batch in base::batch::split(&found.records.clone().unwrap_or_default()) {
         let (header, bytes) = batch.unwrap();
+        next = Some(header.next_offset());
         let is_aborted = |aborted: &msg::fetch_response::AbortedTransaction| {
             aborted.producer_id.0 == header.producer_id.0 && Offset(aborted.first_offset) <= header.base_offset
         };
@@ -146,7 +158,7 @@ fn committed(cluster: &Cluster, partition: i32) -> Vec<String> {
         let decoded = decode(&bytes).unwrap();
         values.extend(decoded.iter().map(|it| String::from_utf8(it.unwrap().value.unwrap().to_vec()).unwrap()));
     }
-    values
+    next
 }
 
 fn make_topic(cluster: &Cluster) {
