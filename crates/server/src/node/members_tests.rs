@@ -28,6 +28,13 @@ fn has_folder(cluster: &Cluster, id: u32, topic: TopicPartition) -> bool {
     log.join(topic.topic.to_string()).join(topic.partition.to_string()).exists()
 }
 
+/// The test's records are of 1970: no age is too old.
+fn create_kept_topic(cluster: &Cluster, partitions: i32) -> TopicPartition {
+    let overrides = [("retention.ms".to_owned(), "-1".to_owned())].into();
+    let topic = cluster.run(1, cluster.node(1).create_topic("t", partitions, overrides)).expect("topic");
+    TopicPartition { topic: topic.id, partition: PartitionIndex(0) }
+}
+
 /// What is there, without what a client wrote twice because it was not answered.
 fn unique(cluster: &Cluster, id: u32, topic: TopicPartition) -> Vec<String> {
     let mut all = read(cluster, id, topic);
@@ -42,7 +49,7 @@ fn order(cluster: &Cluster, at: u32, id: u32, mode: NodeMode) -> Result<(), Stri
 #[test]
 fn a_fourth_joins_one_is_decommissioned_and_one_is_lost() {
     let mut cluster = Cluster::start_with(3, |config| config.cluster.moves_max = 8);
-    let topic = create_topic(&cluster, 1, "t", 4);
+    let topic = create_kept_topic(&cluster, 4);
     let mut values = Vec::new();
     let mut write = |cluster: &Cluster, count: usize| {
         for _ in 0..count {
@@ -103,7 +110,7 @@ fn a_fourth_joins_one_is_decommissioned_and_one_is_lost() {
 #[test]
 fn masters_and_leaders_are_killed_while_a_node_is_emptied() {
     let mut cluster = Cluster::start_with(3, |config| config.cluster.moves_max = 2);
-    let topic = create_topic(&cluster, 1, "t", 6);
+    let topic = create_kept_topic(&cluster, 6);
     let mut values = Vec::new();
     let mut write = |cluster: &Cluster, count: usize| {
         for _ in 0..count {

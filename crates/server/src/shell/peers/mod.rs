@@ -223,10 +223,7 @@ pub trait Inbound: Send + Sync + 'static {
 
     /// A node asks to be made a member; its certificate, if there are any, is for that node. The answer is what it must
     /// know. Runs as `call` does.
-    async fn enter(&self, node: NodeId, body: Bytes) -> Result<Bytes, Refusal> {
-        drop(body);
-        Err(Refusal::new(RefusalCode::NotYet, format!("node {node} cannot be made a member here now: ask again")))
-    }
+    async fn enter(&self, node: NodeId, body: Bytes) -> Result<Bytes, Refusal>;
 
     /// Events of one peer come in order. Must not call the [`PeersHandle`] back from within.
     fn link(&self, peer: NodeId, event: LinkEvent);

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use super::frame::{Frame, KEY_BYTES};
 use super::local::{self, Local};
 use super::peer::Peer;
-use super::{CallError, GroupFrame, Inbound, Lane, LinkEvent, SendError, direct_call, push};
+use super::{CallError, GroupFrame, Inbound, Lane, LinkEvent, Refusal, SendError, direct_call, push};
 
 /// The group of what is said here. No partition has it, and a node of an older version drops it.
 const GROUP: GroupKey = GroupKey([0xff; KEY_BYTES]);
@@ -315,6 +315,10 @@ impl Inbound for Relay {
 
     async fn call(&self, from: NodeId, kind: u8, body: Bytes) -> Result<Bytes, String> {
         if kind == CALL { self.answer(from, body).await } else { self.inner.call(from, kind, body).await }
+    }
+
+    async fn enter(&self, node: NodeId, body: Bytes) -> Result<Bytes, Refusal> {
+        self.inner.enter(node, body).await
     }
 
     fn link(&self, peer: NodeId, event: LinkEvent) {

@@ -17,7 +17,8 @@ use uuid::Uuid;
 
 use super::hello::{Greeting, HEADER_BYTES, Header, Hello};
 use super::{
-    GroupFrame, Inbound, Lane, LinkEvent, LinkState, Member, Members, PeersConfig, PeersHandle, Security, start,
+    GroupFrame, Inbound, Lane, LinkEvent, LinkState, Member, Members, PeersConfig, PeersHandle, Refusal, RefusalCode,
+    Security, start,
 };
 
 /// On a busy machine everything takes longer; nothing takes this long.
@@ -49,6 +50,13 @@ impl Inbound for Seen {
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 Ok(body)
             }
+        }
+    }
+
+    async fn enter(&self, node: NodeId, body: Bytes) -> Result<Bytes, Refusal> {
+        match &body[..] {
+            b"later" => Err(Refusal::new(RefusalCode::NotYet, format!("node {node} asks too early"))),
+            _ => Ok(body),
         }
     }
 

@@ -132,6 +132,9 @@ fn a_node_that_does_not_hear_is_spoken_to_through_another() {
         async fn call(&self, _: NodeId, _: u8, body: Bytes) -> Result<Bytes, String> {
             Ok(body)
         }
+        async fn enter(&self, _: NodeId, body: Bytes) -> Result<Bytes, Refusal> {
+            Ok(body)
+        }
         fn link(&self, _: NodeId, _: LinkEvent) {}
     }
     let relay = Relay::new(NodeId(1), Arc::new(Deaf));

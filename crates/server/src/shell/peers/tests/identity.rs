@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use base::NodeId;
 
 use super::super::hello::{Greeting, Hello, Refusal, RefusalCode};
-use super::super::{Lane, LinkEvent, LinkState, Member, Members};
+use super::super::{HandshakeError, Lane, LinkEvent, LinkState, Member, Members, Security, enter};
 use super::{Hand, TestNode, any, cluster, disk, hello, members, node, nodes, state, until, works};
 
 /// Node 1 that knows node 2, which is not there.
@@ -97,6 +97,23 @@ async fn a_stranger_is_refused_until_it_is_a_member() {
     one.members.send_replace(Arc::default());
     until("it is gone", || state(&one, 2).is_none()).await;
     until("it is refused", || state(&two, 1) == Some(LinkState::Refused)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_that_asks_to_be_a_member_is_heard() {
+    let one = node(1, 1, any());
+    let address = one.peers.address().to_string();
+    let ask = async |body: &str| {
+        enter::enter(&address, NodeId(1), &Security::Plain, NodeId(9), body.as_bytes().to_vec()).await
+    };
+    assert_eq!(ask("who it is").await.unwrap(), b"who it is");
+    match ask("later").await {
+        Err(HandshakeError::Refused(refusal)) => {
+            assert_eq!((refusal.code, &*refusal.text), (RefusalCode::NotYet, "node 9 asks too early"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(one.seen.refusals(9).is_empty(), "it asked, and did not dial as a member");
 }
 
 #[tokio::test(flavor = "multi_thread")]
