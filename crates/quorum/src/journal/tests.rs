@@ -428,7 +428,9 @@ fn a_sync_beside_appends_covers_what_was_there_before_it() {
         let mut covered = 0;
         for round in 0..4 {
             let next = journal.last_index().0 + 1;
-            journal.append(&[entry(1, next, "before")], Some(&hard_state(1, 0))).unwrap();
+            // A snapshot is of what was committed: no hard state after it says less.
+            let state = hard_state(1, next.saturating_sub(2));
+            journal.append(&[entry(1, next, "before")], Some(&state)).unwrap();
             let job = journal.sync_job().unwrap().unwrap();
             journal.append(&[entry(1, next + 1, "meanwhile")], None).unwrap();
             if round == 2 && seed % 2 == 0 {
