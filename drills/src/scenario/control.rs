@@ -1,11 +1,11 @@
 //! What happens to the cluster itself when nodes and links fail.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::{Acks, TopicSpec};
 
 use super::bounds::{NO_STALL, STALL_MAX, nothing_missing, write_gap_at_most};
-use crate::cluster::{Cluster, Spec};
+use crate::cluster::{Cluster, START_PATIENCE, Spec};
 use crate::trial::{Outcome, RECOVERY_PATIENCE, Setup, Stage, TOPIC, Trial};
 use crate::{Failure, http};
 
@@ -318,8 +318,17 @@ fn own_words(cluster: &Cluster, id: u32) -> String {
 }
 
 fn cluster_id(cluster: &Cluster, id: u32) -> Result<String, Failure> {
-    let view = cluster.view_of(id, None)?;
-    view.cluster_id.ok_or_else(|| format!("node {id} names no cluster"))
+    let begun = Instant::now();
+    loop {
+        // A node that has just been started may not have heard yet which cluster was formed.
+        match cluster.view_of(id, None).map(|view| view.cluster_id) {
+            Ok(Some(named)) => return Ok(named),
+            other if begun.elapsed() > START_PATIENCE => {
+                return Err(format!("node {id} names no cluster: {other:?}"));
+            }
+            _ => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
 }
 
 pub fn foreign_data(stage: &Stage) -> Result<Outcome, Failure> {
