@@ -161,12 +161,13 @@ impl Owner {
             let error = slot.not_leader();
             slot.waiters.fail_from(from, &error);
         }
+        // Before anybody is answered: who was acknowledged and asks now how far to read must not be told less.
+        let stable = slot.partition.last_stable();
+        slot.stable.send_if_modified(|before| std::mem::replace(before, stable) != stable);
         let committed = slot.partition.committed();
         if slot.committed.send_if_modified(|before| std::mem::replace(before, committed) != committed) {
             slot.waiters.release(committed);
         }
-        let stable = slot.partition.last_stable();
-        slot.stable.send_if_modified(|before| std::mem::replace(before, stable) != stable);
         let (before, after) = (*slot.leadership.borrow(), slot.lead(self.config.node));
         if before != after {
             // A sole voter begins its term with its first append: there is nobody whose entries could replace its own.
