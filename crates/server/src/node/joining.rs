@@ -25,6 +25,8 @@ use crate::shell::security;
 
 /// Between two rounds of asking all of `cluster.join`.
 const RETRY: Duration = Duration::from_secs(1);
+/// Longest wait for the metadata before this node serves.
+const INFORMED_WAIT: Duration = Duration::from_secs(10);
 /// The same trouble is said again after so many rounds.
 const SAY_EVERY: u32 = 10;
 /// A newcomer's clock may differ by so much from that of the member it asks. Nothing acknowledged depends on wall clocks
@@ -99,6 +101,18 @@ pub async fn ask(config: &Config, disk: DiskId, security: &Security) -> Result<E
         }
         round = round.wrapping_add(1);
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Waits until this node's metadata has come as far as where it was let in, so that it answers for what there is; a while.
+pub async fn informed(config: &Config, meta: &MetaHandle) {
+    if config.cluster.join.0.is_empty() {
+        return;
+    }
+    let mut states = meta.watch();
+    let known = states.wait_for(|state| state.nodes.contains_key(&NodeId(config.node.id)));
+    if tokio::time::timeout(INFORMED_WAIT, known).await.is_err() {
+        tracing::warn!("the cluster's metadata has not come yet: until it does this node knows of no topics");
     }
 }
 

@@ -63,6 +63,7 @@ fn a_fourth_joins_one_is_decommissioned_and_one_is_lost() {
     assert!(told.contains("3 copies, and without node 3 there are 2 nodes") && told.contains("cluster.join"), "{told}");
 
     cluster.join(4);
+    assert!(cluster.node(4).state().topic_named("t").is_some(), "it does not serve before it knows what there is");
     cluster.until("the fourth follows the metadata", |cluster| is_learner(cluster, 1, 4) && is_learner(cluster, 4, 4));
     assert_eq!(voters(&cluster, 4), [1, 2, 3], "three votes are enough");
     create_topic(&cluster, 4, "by-4", 1);

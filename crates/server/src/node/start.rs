@@ -78,8 +78,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
     })?;
     answer_others(&router, &meta);
     membership::follow(&config, data.identity.disk, &meta, known, &findings);
-    form(&config, &data, &meta).await?;
-    membership::introduce_later(&config, data.identity.disk, &meta, &findings);
+    form(&config, &data, &meta, &findings).await?;
     let (logs, log_disk) = start_logs(&config, &data, &disk, &findings, outbox)?;
     router.serve_logs(&logs);
     let hosting = Hosting::start(&config, &meta, &logs, &*log_disk).await?;
@@ -243,16 +242,23 @@ async fn first_voters(config: &Config, data: &DataDir) -> Result<Vec<NodeId>, St
     Ok(entered.first_voters)
 }
 
-/// A node alone forms its cluster before it serves.
-async fn form(config: &Config, data: &DataDir, meta: &MetaHandle) -> Result<(), StartError> {
-    if !meta.master().is_active {
-        return Ok(());
+/// A node alone forms its cluster before it serves; one that joined waits for the metadata, a while.
+async fn form(
+    config: &Arc<Config>,
+    data: &DataDir,
+    meta: &MetaHandle,
+    findings: &Arc<Findings>,
+) -> Result<(), StartError> {
+    if meta.master().is_active {
+        match membership::introduce(config, data.identity.disk, meta).await {
+            // Told by a finding when it is tried again.
+            Ok(()) | Err(MetaError::Refused(_)) => {}
+            Err(error) => return Err(NodeError::from(error).into()),
+        }
     }
-    match membership::introduce(config, data.identity.disk, meta).await {
-        // Told by a finding when it is tried again.
-        Ok(()) | Err(MetaError::Refused(_)) => Ok(()),
-        Err(error) => Err(NodeError::from(error).into()),
-    }
+    membership::introduce_later(config, data.identity.disk, meta, findings);
+    joining::informed(config, meta).await;
+    Ok(())
 }
 
 /// The query room over the node's tables, and the threads it runs on.
