@@ -150,7 +150,10 @@ async fn supervise(
                 let now = *cluster.borrow_and_update();
                 announce(&peers, now);
             }
-            _ = tidy.tick() => each(&peers, Peer::tidy),
+            _ = tidy.tick() => {
+                each(&peers, Peer::tidy);
+                local.tidy();
+            }
         }
     }
 }

@@ -15,6 +15,8 @@ use super::{Inbound, Lane, LinkEvent, Security};
 
 /// Nodes that are no members and were refused, remembered so that each is told of once.
 const STRANGERS_MAX: usize = 64;
+/// A refusal that is not repeated for this long is over.
+const REFUSAL_LASTS_MS: u64 = 5_000;
 
 pub struct Local {
     pub node: NodeId,
@@ -28,7 +30,8 @@ pub struct Local {
     pub closing: watch::Sender<bool>,
     cluster: watch::Receiver<Option<ClusterId>>,
     started: Instant,
-    strangers: Mutex<BTreeMap<NodeId, String>>,
+    /// With the reason, and when they were refused last.
+    strangers: Mutex<BTreeMap<NodeId, (String, u64)>>,
 }
 
 impl Local {
@@ -79,13 +82,30 @@ impl Local {
     /// Someone who is no member was refused.
     pub fn refused_stranger(&self, node: NodeId, reason: &str) {
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = strangers.get(&node).is_some_and(|before| before == reason);
-        if known || (strangers.len() >= STRANGERS_MAX && !strangers.contains_key(&node)) {
+        let now_ms = self.elapsed_ms();
+        if let Some((_, at_ms)) = strangers.get_mut(&node).filter(|(before, _)| before == reason) {
+            *at_ms = now_ms;
             return;
         }
-        strangers.insert(node, reason.to_owned());
-        drop(strangers);
+        if strangers.len() >= STRANGERS_MAX && !strangers.contains_key(&node) {
+            return;
+        }
+        strangers.insert(node, (reason.to_owned(), now_ms));
+        // Under the lock, so that this and its end are told in their order.
         self.inbound.link(node, LinkEvent::Refused { reason: reason.to_owned() });
+    }
+
+    /// Once a second: one that has not asked for a while is not spoken of any more, such as a node that was decommissioned
+    /// and has been switched off.
+    pub fn tidy(&self) {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone: Vec<NodeId> = strangers
+            .iter()
+            .filter(|(_, (_, at_ms))| self.since_ms(*at_ms) >= REFUSAL_LASTS_MS)
+            .map(|(node, _)| *node)
+            .collect();
+        strangers.retain(|node, _| !gone.contains(node));
+        gone.into_iter().for_each(|node| self.inbound.link(node, LinkEvent::RefusalOver));
     }
 
     /// It has become a member, or is not one any more.

@@ -334,6 +334,9 @@ impl Peer {
         let mut state = self.lock();
         state.removed = true;
         self.drop_instance(&mut state, reason);
+        if state.refusal.is_some() {
+            self.forget_refusal(&mut state);
+        }
         drop(state);
         self.lanes.iter().for_each(|lane| lane.vacant.notify_one());
     }

@@ -100,6 +100,16 @@ async fn a_stranger_is_refused_until_it_is_a_member() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_that_goes_away_is_not_spoken_of_any_more() {
+    let (one, two) = (node(1, 1, any()), node(2, 2, any()));
+    two.members.send_replace(members(&[(1, one.peers.address())]));
+    until("it is refused", || !one.seen.refusals(2).is_empty()).await;
+    two.peers.close().await;
+    let is_over = |(node, event): &(NodeId, LinkEvent)| *node == NodeId(2) && *event == LinkEvent::RefusalOver;
+    until("that is over", || one.seen.events.lock().expect("events").iter().any(is_over)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_that_asks_to_be_a_member_is_heard() {
     let one = node(1, 1, any());
     let address = one.peers.address().to_string();
