@@ -11,7 +11,7 @@ use bytes::Bytes;
 use quorum::{Entry, Payload, Read};
 
 use crate::file::{FileName, LogFile};
-use crate::frame::{Frame, Note, NoteKind};
+use crate::frame::{Frame, Note, NoteKind, Place};
 use crate::limits::CATCH_UP_READ_BYTES;
 use crate::scan::{ScanError, Scanner};
 
@@ -103,20 +103,26 @@ impl Entries {
     /// False if that is all.
     fn read(&mut self, file: &LogFile) -> Result<bool, ScanError> {
         let relative = self.from.0.saturating_sub(file.name.base_index.0);
-        let (position, at) = file.with_index(|index| index.position_of_index(relative))?;
-        let mut index = file.name.base_index.plus(at);
+        let near = file.with_index(|index| index.near_index(relative))?;
+        let mut place = Place {
+            offset: file.name.base_offset.plus(i64::from(near.offset)),
+            index: file.name.base_index.plus(u64::from(near.index)),
+        };
         let handle = file.handle().map_err(ScanError::Disk)?;
-        let mut scanner = Scanner::new(handle.as_ref(), position, file.len_bytes(), CATCH_UP_READ_BYTES);
+        let start = u64::from(near.position);
+        let mut scanner = Scanner::new(handle.as_ref(), start, file.len_bytes(), CATCH_UP_READ_BYTES);
         while let Some((position, frame, bytes)) = scanner.next()? {
-            if index >= self.to || (!self.list.is_empty() && bytes.len() as u64 > self.bytes_left) {
+            if place.index >= self.to || (!self.list.is_empty() && bytes.len() as u64 > self.bytes_left) {
                 return Ok(false);
             }
-            if index >= self.from {
-                frame.is_of(file.name.term).map_err(|error| ScanError::Bad { position, error })?;
+            // A batch's offset is under no checksum: a follower must not be sent one that the disk has changed.
+            let next = frame.follow(place, file.name.term).map_err(|error| ScanError::Bad { position, error })?;
+            if place.index >= self.from {
                 self.bytes_left = self.bytes_left.saturating_sub(bytes.len() as u64);
-                self.list.push(Entry { term: file.name.term, index, payload: payload_of(&frame, bytes) });
+                let payload = payload_of(&frame, bytes);
+                self.list.push(Entry { term: file.name.term, index: place.index, payload });
             }
-            index = index.next();
+            place = next;
         }
         Ok(true)
     }
