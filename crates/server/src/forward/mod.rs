@@ -155,7 +155,7 @@ impl Forwarder {
         let places = Arc::new(places::Places::open(&options.spool)?);
         let dead = dead::DeadLetters::open(&options.spool).map_err(|error| ForwardError::Io("dead letters", error))?;
         let dead = Arc::new(dead);
-        let (status, stopped) = (Arc::new(Status::new(&node, options)), Arc::new(AtomicBool::new(false)));
+        let (status, stopped) = (Arc::new(Status::new(options)), Arc::new(AtomicBool::new(false)));
         let (stopping, _) = watch::channel(false);
         let until = |mut stop: watch::Receiver<bool>| async move {
             drop(stop.wait_for(|stop| *stop).await);

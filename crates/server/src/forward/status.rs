@@ -34,7 +34,7 @@ struct Trouble {
 }
 
 impl Status {
-    pub fn new(_node: &Node, options: &Options) -> Self {
+    pub fn new(options: &Options) -> Self {
         Self {
             to: options.to.join(","),
             spool_bytes: options.spool_bytes,

@@ -281,3 +281,22 @@ async fn a_file_is_followed_over_its_rotation_and_a_restart() {
     assert_eq!(all(), ["a", "b", "unfinished", "c", "d", "e", "f"]);
     two.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transactional_producer_is_refused_for_good() {
+    use client::messages::{ApiKey, InitProducerIdRequest, InitProducerIdResponse, TransactionalId};
+
+    let (here, there) = (Folder::new(), Folder::new());
+    let target = Target::start(&there.0).await;
+    let (forwarder, address) = forwarder(&options(&target, &here.0)).await;
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut node = Connection::connect(&address.to_string(), "test", Duration::from_secs(10)).unwrap();
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(Some(TransactionalId("t".to_owned().into())))
+            .with_transaction_timeout_ms(1_000);
+        let answer: InitProducerIdResponse = node.call(ApiKey::InitProducerId, 3, &request).unwrap();
+        answer.error_code
+    });
+    assert_eq!(asked.await.unwrap(), 53);
+    forwarder.close().await;
+}

@@ -98,6 +98,12 @@ async fn init_producer_id(
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
     let given = match request.transactional_id {
+        Some(id) if edge.node.spool().is_some() => {
+            tracing::warn!(peer = %client.peer, transactional_id = %id.0,
+                "kafka: a spool takes no transactions: unset transactional.id, or connect to the cluster itself");
+            // The code at which every client gives up at once.
+            Err(ErrorCode::TransactionalIdAuthorizationFailed)
+        }
         Some(id) => {
             let expected = producer(request.producer_id, request.producer_epoch);
             let expected = (expected.id.0 >= 0).then_some(expected);
