@@ -81,7 +81,12 @@ impl Cluster {
                 node.kafka = links.open(CLIENTS, *id, node.listen_kafka)?;
                 node.http = links.open(CLIENTS, *id, node.listen_http)?;
             }
-            let mut settings = vec![("cluster.peers", peers), ("deep_storage.url", text(&folder.join("deep")))];
+            let mut settings = vec![
+                ("cluster.peers", peers),
+                // Else a node whose link is cut is dialled where it registered, past the link.
+                ("cluster.fixed_addresses", "true".to_owned()),
+                ("deep_storage.url", text(&folder.join("deep"))),
+            ];
             if !spec.zones.is_empty() {
                 let at = usize::try_from(id - 1).unwrap_or(0) % spec.zones.len();
                 settings.push(("cluster.zone", spec.zones[at].to_owned()));

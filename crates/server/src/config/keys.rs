@@ -173,6 +173,9 @@ settings! {
         replace_after: Option<Duration> = "30m";
         /// Replicas moved at the same time when nodes are emptied or replaced.
         moves_max: u32 = "4";
+        /// Members named in cluster.peers or cluster.join are reached only there, not where they registered: for ports that are
+        /// forwarded.
+        fixed_addresses: bool = "false";
         /// Where the node stands, such as a data centre: replicas are spread over zones; none = not said.
         zone: Option<String> = "none";
     }

@@ -57,7 +57,8 @@ fn configured(config: &Config) -> Members {
 }
 
 /// Who there is as the metadata has it, and those that its group has not let go yet. A node is where it registered; where
-/// the configuration says it is, is tried as well: if all nodes have moved, nobody can tell the others.
+/// the configuration says it is, is tried as well: if all nodes have moved, nobody can tell the others. With
+/// `cluster.fixed_addresses` the configuration alone says where.
 fn members(config: &Config, state: &State, master: &MasterStatus, before: &Members) -> Members {
     let configured = configured(config);
     let group = master.voters.iter().chain(&master.learners).copied();
@@ -67,8 +68,11 @@ fn members(config: &Config, state: &State, master: &MasterStatus, before: &Membe
         let Some(node) = state.nodes.get(&id) else {
             return configured.get(&id).or_else(|| before.get(&id)).cloned();
         };
-        let address = node.addresses.peer.to_string();
-        let other_address = written.filter(|written| *written != address);
+        let registered = node.addresses.peer.to_string();
+        let (address, other_address) = match written {
+            Some(written) if config.cluster.fixed_addresses => (written, None),
+            written => (registered.clone(), written.filter(|written| *written != registered)),
+        };
         Some(Member { address, other_address, disk: Some(node.disk) })
     };
     all.into_iter().filter_map(|id| Some((id, member(id)?))).collect()
