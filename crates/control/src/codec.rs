@@ -53,7 +53,7 @@ impl State {
     }
 }
 
-fn encode<T: Serialize>(value: &T) -> Bytes {
+pub(crate) fn encode<T: Serialize>(value: &T) -> Bytes {
     let mut out = vec![VERSION];
     let mut serializer = rmp_serde::Serializer::new(&mut out).with_struct_map();
     let written = value.serialize(&mut serializer);
@@ -61,7 +61,7 @@ fn encode<T: Serialize>(value: &T) -> Bytes {
     Bytes::from(out)
 }
 
-fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, CodecError> {
+pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, CodecError> {
     match bytes.split_first() {
         None => Err(CodecError::Empty { what }),
         Some((&VERSION, body)) => {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use base::{ClusterId, DiskId, NodeId, Offset, PartitionIndex, Term, Timestamp, TopicId};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::node::{NodeAddresses, NodeMode};
 use crate::plan::PlaceError;
@@ -145,6 +146,11 @@ pub enum Command {
     AllocateProducerIds {
         count: u32,
     },
+    /// Somebody has seen what a refounding cost: it is spoken of no more.
+    AcknowledgeRefounding {
+        id: Uuid,
+        at: Timestamp,
+    },
 }
 
 /// A segment as its sealer describes it. Version and shard are given when it is published.
@@ -220,6 +226,8 @@ pub enum Refused {
     SegmentExists(SegmentId),
     #[error("a block of {0} producer ids is refused: ask for 1 to 100000")]
     InvalidCount(u32),
+    #[error("the cluster was never formed anew as {0}: `seawall cluster status` tells what it was")]
+    UnknownRefounding(Uuid),
     #[error("node {node} cannot register: {reason}")]
     InvalidNode { node: NodeId, reason: &'static str },
     #[error(

@@ -24,19 +24,23 @@
 //! Deliberately not here: how rows become segments (a table's spec and schema are opaque JSON text), where
 //! a segment's bytes are cached, and who leads now (each partition decides that by itself).
 
+pub mod backup;
 pub mod codec;
 pub mod command;
 pub mod node;
 pub mod plan;
+pub mod refounding;
 pub mod segment;
 pub mod state;
 pub mod table;
 pub mod topic;
 
+pub use backup::{Backup, BackupError, Founding};
 pub use codec::CodecError;
 pub use command::{Applied, Command, NewSegment, Refused};
 pub use node::{Address, NodeAddresses, NodeMode, RegisteredNode};
 pub use plan::{Candidate, PlaceError};
+pub use refounding::{Fate, Found, RefoundError, Refounding, Survey, refound};
 pub use segment::{Interval, Segment, SegmentId};
 pub use state::State;
 pub use table::{Table, TableId, TableMode};

@@ -83,6 +83,25 @@ impl Journal {
         Ok((Self { disk, dir, file, number: *newest, snapshot, hard_state, entries }, recovered))
     }
 
+    /// Puts a journal in `dir` that begins with `snapshot`, of which everything is committed, in place of what is there: the
+    /// group is not what it was from then on. One rename does it; until then the next open finds the old one, which is
+    /// removed only by the open after it. What the old one promised to other members is forgotten: they must not be
+    /// spoken to any more.
+    ///
+    /// # Errors
+    /// As of the disk. It may have been done all the same: look by opening it.
+    ///
+    /// # Panics
+    /// If the snapshot is that of no entry.
+    pub fn replace(disk: &dyn Disk, dir: &str, snapshot: &Snapshot) -> Result<(), JournalError> {
+        assert!(snapshot.index > LogIndex::ZERO, "a group that begins with a snapshot of nothing");
+        disk.create_dir_all(dir)?;
+        let number = frames::numbers(disk, dir, KIND)?.last().copied().unwrap_or(0) + 1;
+        let hard_state = HardState { term: snapshot.term, vote: None, commit: snapshot.index };
+        let frames = file_content(snapshot, &hard_state, std::iter::empty())?;
+        FrameFile::install(disk, dir, KIND, (number, snapshot.index.0), frames).map(drop)
+    }
+
     /// Appends entries, then a hard state, in one write. An entry at or below the last one replaces it and
     /// everything above. Durable after [`Journal::sync`].
     pub fn append(&mut self, entries: &[Entry], hard_state: Option<&HardState>) -> Result<(), JournalError> {

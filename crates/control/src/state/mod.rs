@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use base::{ClusterId, DiskId, LogIndex, NodeId, Timestamp, TopicId};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::command::{Applied, Command, Refused};
 use crate::node::{NODES_MAX, NodeMode, RegisteredNode};
+use crate::refounding::Refounding;
 use crate::table::{Table, TableId};
 use crate::topic::{self, Topic, TopicConfig};
 
@@ -47,6 +49,9 @@ pub struct State {
     /// Disks of nodes that were removed, with the index of the command that did it.
     #[serde(default)]
     pub removed: BTreeMap<DiskId, (NodeId, LogIndex)>,
+    /// How often the control plane was formed anew from what was left, the last time last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refoundings: Vec<Refounding>,
     /// Topics by name; follows from `topics`.
     #[serde(skip)]
     names: BTreeMap<String, TopicId>,
@@ -115,6 +120,7 @@ impl State {
             }
             Command::PublishSegments { .. } => self.publish(command),
             Command::AllocateProducerIds { count } => self.allocate_producer_ids(*count),
+            Command::AcknowledgeRefounding { id, at } => self.acknowledge_refounding(*id, *at),
         }
     }
 
@@ -265,6 +271,12 @@ impl State {
         let first = self.next_producer_id;
         self.next_producer_id = first.saturating_add(i64::from(count));
         Ok(Applied::ProducerIds { first, count })
+    }
+
+    fn acknowledge_refounding(&mut self, id: Uuid, at: Timestamp) -> Result<Applied, Refused> {
+        let known = self.refoundings.iter_mut().find(|refounding| refounding.id == id);
+        known.ok_or(Refused::UnknownRefounding(id))?.acknowledged.get_or_insert(at);
+        Ok(Applied::Done)
     }
 
     fn change_table(&mut self, id: TableId, change: impl FnOnce(&mut Table)) -> Result<Applied, Refused> {

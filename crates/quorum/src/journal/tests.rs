@@ -465,3 +465,34 @@ fn a_sync_that_failed_beside_appends_stops_the_journal() {
     assert!(journal.append(&[entry(1, 3, "after")], None).is_err());
     assert!(journal.sync().is_err() && journal.sync_job().is_err(), "no second try is believed");
 }
+
+#[test]
+fn a_replaced_group_is_the_old_one_or_the_new_one_wherever_power_is_lost() {
+    let anew = Snapshot {
+        index: LogIndex(20),
+        term: Term(9),
+        members: Members::new(&[NodeId(2)], &[]),
+        data: Bytes::from_static(b"anew"),
+    };
+    let mut outcomes = [0, 0];
+    for dies_at in 0..40 {
+        let disk = MemDisk::new(dies_at, CAPACITY_BYTES);
+        let (mut journal, _) = open(&disk).unwrap();
+        journal.append(&[entry(1, 1, "a"), entry(1, 2, "b")], Some(&hard_state(1, 2))).unwrap();
+        journal.sync().unwrap();
+        let old = said(&journal);
+        drop(journal);
+        disk.crash_at(dies_at);
+        let is_done = Journal::replace(&disk, DIR, &anew).is_ok();
+        let (journal, _) = open(&disk.crash()).unwrap();
+        let is_new = said(&journal) != old;
+        assert!(is_new || !is_done, "dead at {dies_at}");
+        if is_new {
+            let expected = HardState { term: Term(9), vote: None, commit: LogIndex(20) };
+            assert_eq!((journal.hard_state, journal.snapshot.clone()), (expected, anew.clone()), "dead at {dies_at}");
+            assert_eq!((journal.last_index(), journal.term_of(LogIndex(20))), (LogIndex(20), Ok(Term(9))));
+        }
+        outcomes[usize::from(is_new)] += 1;
+    }
+    assert!(outcomes.iter().all(|count| *count > 1), "{outcomes:?}");
+}

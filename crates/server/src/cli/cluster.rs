@@ -3,10 +3,10 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::certificates;
 use super::failure::{Code, Failure};
 use super::output::{Format, FormatArgs, say, stdout};
 use super::remote::HttpArgs;
+use super::{certificates, recovery};
 
 /// Between two looks at how far it is.
 const PROGRESS: std::time::Duration = std::time::Duration::from_millis(500);
@@ -27,8 +27,12 @@ pub enum ClusterCommand {
     Decommission(EmptyArgs),
     /// Let a node go that will not come back: what it held is made anew on others
     Remove(EmptyArgs),
+    /// Write the metadata of a running cluster into a file: topics, tables, segments, nodes; not the records
+    Backup(recovery::BackupArgs),
+    /// Begin the metadata of a stopped node, or of an empty folder, anew with a backup
+    Restore(recovery::RestoreArgs),
     /// After most nodes were lost: which votes are missing, what they alone may have, and what to do
-    Recover(RecoverArgs),
+    Recover(recovery::RecoverArgs),
     /// Make a new cluster's certificate authority, the first node's certificate and a join token
     Init(certificates::InitArgs),
     /// Make a join token, where the authority is
@@ -40,9 +44,9 @@ pub enum ClusterCommand {
 #[derive(Debug, clap::Args)]
 pub struct ViewArgs {
     #[command(flatten)]
-    http: HttpArgs,
+    pub http: HttpArgs,
     #[command(flatten)]
-    format: FormatArgs,
+    pub format: FormatArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -70,15 +74,6 @@ pub struct EmptyArgs {
     no_wait: bool,
 }
 
-#[derive(Debug, clap::Args)]
-pub struct RecoverArgs {
-    /// Say what is missing and what to do; changes nothing
-    #[arg(long, required = true)]
-    plan: bool,
-    #[command(flatten)]
-    view: ViewArgs,
-}
-
 pub fn run(command: &ClusterCommand) -> Result<(), Failure> {
     match command {
         ClusterCommand::Status(args) => status(args),
@@ -96,7 +91,9 @@ pub fn run(command: &ClusterCommand) -> Result<(), Failure> {
         }
         ClusterCommand::Decommission(args) => empty(args, "decommission"),
         ClusterCommand::Remove(args) => empty(args, "remove"),
-        ClusterCommand::Recover(args) => recover(&args.view),
+        ClusterCommand::Backup(args) => recovery::backup(args),
+        ClusterCommand::Restore(args) => recovery::restore(args),
+        ClusterCommand::Recover(args) => recovery::recover(args),
         ClusterCommand::Init(args) => certificates::init(args),
         ClusterCommand::Token(args) => certificates::token(args),
         ClusterCommand::Join(args) => certificates::join(args),
@@ -223,12 +220,20 @@ fn for_people(cluster: &Value) -> String {
             lines.push(format!("        {}: {}", node["mode"].as_str().unwrap_or_default(), progress(node)));
         }
     }
+    for act in cluster["refoundings"].as_array().into_iter().flatten().filter(|act| act["acknowledged"].is_null()) {
+        lines.push(format!(
+            "{} {} (`seawall cluster recover --acknowledge` when all is well)",
+            act["at"].as_str().unwrap_or_default(),
+            act["text"].as_str().unwrap_or_default()
+        ));
+    }
     let safe = if cluster["safe_to_restart_next"] == json!(true) { "yes" } else { "no" };
     lines.push(format!("safe to restart a node: {safe}, {}", cluster["why"].as_str().unwrap_or_default()));
     lines.join("\n") + "\n"
 }
 
-fn recover(args: &ViewArgs) -> Result<(), Failure> {
+/// What cannot decide, asked of a node that runs.
+pub fn plan(args: &ViewArgs) -> Result<(), Failure> {
     let found = args.http.connect()?.get("/api/v1/cluster/recovery")?;
     let groups = found["groups"].as_array().cloned().unwrap_or_default();
     match args.format.format {
@@ -272,8 +277,8 @@ fn plan_for_people(found: &Value) -> String {
     let nodes = nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     lines.push(format!(
         "do this: start node {nodes} with the data folders they had (seawall serve -c FILE), or mend the links to them; \
-         everything resumes by itself, nothing else is to be done. Nothing is forced by this version: a majority of disks \
-         that is gone for good takes what only it had with it"
+         everything resumes by itself, nothing else is to be done. Only if a majority of disks is gone for good: stop the nodes \
+         that are left, and look at `seawall cluster recover --plan --data-dir DIR` there; what only the others had is lost"
     ));
     lines.join("\n") + "\n"
 }

@@ -22,6 +22,7 @@ mod haadmin;
 mod ingest;
 mod output;
 mod producer;
+mod recovery;
 mod remote;
 mod routed;
 mod serve;

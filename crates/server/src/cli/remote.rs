@@ -64,6 +64,22 @@ impl Http {
         self.within(path, self.http.json(Method::GET, path, None))
     }
 
+    /// The answer's bytes, up to `bytes_max` of them.
+    pub fn bytes(&self, path: &str, bytes_max: u64) -> Result<Vec<u8>, Failure> {
+        let broken = |error: String| Failure::new(Code::Failure, format!("the answer of {path}: {error}"));
+        self.within(path, async {
+            let mut response = self.http.send(Method::GET, path, None).await?;
+            let mut bytes = Vec::new();
+            while let Some(chunk) = response.chunk().await.map_err(|error| broken(error.to_string()))? {
+                if bytes.len() as u64 + chunk.len() as u64 > bytes_max {
+                    return Err(broken(format!("it has more than {bytes_max} bytes")));
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes)
+        })
+    }
+
     pub fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.within(path, self.http.json(Method::POST, path, Some(body)))
     }

@@ -46,35 +46,65 @@ pub struct DataDir {
     _lock: File,
 }
 
+/// A folder that no other process holds, and whose it is so far.
+#[derive(Debug)]
+pub struct Held {
+    pub path: PathBuf,
+    /// `None`: no node's yet.
+    pub identity: Option<Identity>,
+    lock: File,
+}
+
 /// Takes the folder for this process; writes its identity if it is new, compares it if it is not.
 pub fn claim(path: &Path, node: NodeId) -> Result<DataDir, IdentityError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |error| IdentityError::Io(path, error)
-    };
+    hold(path)?.claim(node)
+}
+
+/// Takes the folder for this process, whoever's it is.
+pub fn hold(path: &Path) -> Result<Held, IdentityError> {
     fs::create_dir_all(path).map_err(io(path))?;
     let lock_path = path.join(LOCK);
     let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(io(&lock_path))?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| IdentityError::InUse(path.to_owned()))?;
     let file = path.join(IDENTITY);
     let identity = match fs::read(&file) {
-        Ok(bytes) => serde_json::from_slice::<Identity>(&bytes)
-            .map_err(|error| IdentityError::Damaged { path: file.clone(), cause: error.to_string() })?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let identity = Identity { node, disk: DiskId(Uuid::new_v4()), layout: LAYOUT };
-            write_durably(&file, &identity).map_err(io(&file))?;
-            identity
+        Ok(bytes) => {
+            let identity = serde_json::from_slice::<Identity>(&bytes);
+            Some(identity.map_err(|error| IdentityError::Damaged { path: file.clone(), cause: error.to_string() })?)
         }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(io(&file)(error)),
     };
-    if identity.node != node {
-        return Err(IdentityError::OtherNode { path: path.to_owned(), found: identity.node, configured: node });
-    }
-    if identity.layout != LAYOUT {
+    if let Some(identity) = identity.filter(|identity| identity.layout != LAYOUT) {
         let cause = format!("its layout is {}, this build knows {LAYOUT}", identity.layout);
         return Err(IdentityError::Damaged { path: file, cause });
     }
-    Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+    Ok(Held { path: path.to_owned(), identity, lock })
+}
+
+impl Held {
+    /// Makes it the node's, if it is nobody else's.
+    pub fn claim(self, node: NodeId) -> Result<DataDir, IdentityError> {
+        let Self { path, identity, lock } = self;
+        let identity = match identity {
+            Some(identity) if identity.node != node => {
+                return Err(IdentityError::OtherNode { path, found: identity.node, configured: node });
+            }
+            Some(identity) => identity,
+            None => {
+                let identity = Identity { node, disk: DiskId(Uuid::new_v4()), layout: LAYOUT };
+                let file = path.join(IDENTITY);
+                write_durably(&file, &identity).map_err(io(&file))?;
+                identity
+            }
+        };
+        Ok(DataDir { path, identity, _lock: lock })
+    }
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> IdentityError {
+    let path = path.to_owned();
+    move |error| IdentityError::Io(path, error)
 }
 
 /// Sets the control data and the identity of a stopped node aside, so that it starts without a cluster, as another disk: the

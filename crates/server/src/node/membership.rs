@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::findings::{Finding, Findings, Severity};
-use super::time;
+use super::{refound, time};
 use crate::config::Config;
 use crate::shell::meta::{MasterStatus, MetaError, MetaHandle};
-use crate::shell::peers::{Member, Members};
+use crate::shell::peers::{Former, Member, Members};
 use crate::shell::security;
 
 /// Between two tries to make this node known.
@@ -23,17 +23,30 @@ const RETRY_REFUSED: Duration = Duration::from_secs(10);
 
 /// What the links are told of the cluster.
 pub struct Known {
+    /// What nodes that speak with each other have in common: [`State::lineage`].
     pub cluster: watch::Sender<Option<ClusterId>>,
+    /// What it was before the control plane was begun anew, and what to say to those that come with it.
+    pub former: watch::Sender<Arc<Former>>,
     pub members: watch::Sender<Arc<Members>>,
 }
 
 impl Known {
     pub fn new(config: &Config) -> Self {
-        Self { cluster: watch::channel(None).0, members: watch::channel(Arc::new(configured(config))).0 }
+        let (cluster, former) = (watch::channel(None).0, watch::channel(Arc::default()).0);
+        Self { cluster, former, members: watch::channel(Arc::new(configured(config))).0 }
     }
 
     fn update(&self, config: &Config, state: &State, master: &MasterStatus) {
-        self.cluster.send_if_modified(|cluster| std::mem::replace(cluster, state.cluster) != state.cluster);
+        let told = former(state);
+        self.former.send_if_modified(|before| {
+            let changed = **before != told;
+            if changed {
+                *before = Arc::new(told);
+            }
+            changed
+        });
+        let lineage = state.lineage().map(ClusterId);
+        self.cluster.send_if_modified(|cluster| std::mem::replace(cluster, lineage) != lineage);
         if state.cluster.is_none() {
             return;
         }
@@ -46,6 +59,22 @@ impl Known {
             changed
         });
     }
+}
+
+/// What is said to a node that was left out when the cluster was begun anew.
+fn former(state: &State) -> Former {
+    let told = |act: &control::Refounding| {
+        format!(
+            "{}; this was on {}, on node {}, and this node's data folder is of before. If it was to go on with the others, \
+             stop it and run `seawall cluster restore --replace` on it with the file that node {} wrote then; else let it join \
+             with an empty data folder and a node.id that was never used (cluster.join)",
+            refound::in_words(act),
+            store::calendar::format_iso(act.at),
+            act.seed,
+            act.seed
+        )
+    };
+    state.former_lineages().map(|(id, act)| (ClusterId(id), told(act))).collect()
 }
 
 /// Who there is before the metadata has said so.
@@ -83,6 +112,7 @@ pub fn follow(config: &Arc<Config>, disk: DiskId, meta: &MetaHandle, known: Know
     let (config, meta, findings) = (Arc::clone(config), meta.clone(), Arc::clone(findings));
     let (mut states, mut masters) = (meta.watch(), meta.watch_master());
     known.update(&config, &states.borrow_and_update().clone(), &masters.borrow_and_update().clone());
+    refound::tell(&meta.state(), &findings);
     tokio::spawn(async move {
         loop {
             let changed = tokio::select! {
@@ -95,6 +125,7 @@ pub fn follow(config: &Arc<Config>, disk: DiskId, meta: &MetaHandle, known: Know
             let state = Arc::clone(&states.borrow_and_update());
             let master = Arc::clone(&masters.borrow_and_update());
             known.update(&config, &state, &master);
+            refound::tell(&state, &findings);
             if let Some((node, _)) = state.removed.get(&disk) {
                 findings.raise("node", removed_finding(*node));
             }

@@ -32,6 +32,7 @@ mod membership;
 mod moves;
 pub mod query_threads;
 pub mod recovery;
+pub mod refound;
 mod router;
 mod serve;
 mod spool;

@@ -1,8 +1,11 @@
-//! Which groups cannot decide, for want of whose votes, and what would bring them back: read only, nothing is forced.
+//! Which groups cannot decide, for want of whose votes, and what would bring them back: read only, nothing is forced. And
+//! the metadata as a backup.
 
 use base::{NodeId, PartitionIndex, TopicPartition};
+use control::backup::Head;
+use control::{Backup, Command, State};
 
-use super::Node;
+use super::{Node, NodeError, time};
 
 /// Groups told of; more are counted.
 pub const GROUPS_MAX: usize = 1_000;
@@ -30,6 +33,36 @@ impl Group {
 }
 
 impl Node {
+    /// The metadata as this node has it, at one committed entry.
+    ///
+    /// # Errors
+    /// The cluster has not been formed, or the node is ending.
+    pub async fn backup(&self) -> Result<Backup, NodeError> {
+        let (state, term, voters) = self.meta().backup().await.ok_or(NodeError::Stopping)?;
+        let Some(cluster) = state.cluster else {
+            return Err(NodeError::Invalid("the cluster has not been formed yet: there is nothing to keep".into()));
+        };
+        let (index, taken, taken_by) = (state.applied, time::wall(), self.id());
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let head = Head { cluster, index, term, taken, taken_by, version, voters, founding: None };
+        Ok(Backup { head, state: State::clone(&state) })
+    }
+
+    /// Nobody speaks any more of how the cluster was begun anew; how many such acts that were.
+    ///
+    /// # Errors
+    /// What the metadata said.
+    pub async fn acknowledge_refoundings(&self) -> Result<usize, NodeError> {
+        let state = self.state();
+        let open = state.refoundings.iter().filter(|act| act.acknowledged.is_none());
+        let mut count = 0;
+        for act in open {
+            self.propose(Command::AcknowledgeRefounding { id: act.id, at: time::wall() }).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
     /// Groups that cannot decide, the metadata first; and how many there are.
     pub fn undecided_groups(&self) -> (Vec<Group>, usize) {
         let (state, master) = (self.state(), self.master());

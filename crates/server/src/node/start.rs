@@ -19,6 +19,7 @@ use super::leaders::Leaders;
 use super::mastery;
 use super::membership::{self, Known};
 use super::query_threads::QueryThreads;
+use super::refound::{self, RefoundFailure};
 use super::router::Router;
 use super::tables::{Deps, NodeCatalog, Tables, TablesConfig};
 use super::telemetry::Telemetry;
@@ -50,6 +51,8 @@ pub enum StartError {
     Peers(#[from] PeersError),
     #[error(transparent)]
     Join(#[from] JoinError),
+    #[error("what is left to do of beginning the cluster anew: {0}")]
+    Refound(#[from] RefoundFailure),
     #[error("the certificates: {0}")]
     Security(#[from] SecurityError),
     #[error("{0}: {1}")]
@@ -77,6 +80,7 @@ pub async fn start(config: Arc<Config>) -> Result<(Arc<Node>, DataDir), StartErr
         peers: peers.clone(),
     })?;
     answer_others(&router, &meta);
+    refound::finish(&data.path, node, &meta.state())?;
     membership::follow(&config, data.identity.disk, &meta, known, &findings);
     form(&config, &data, &meta, &findings).await?;
     let (logs, log_disk) = start_logs(&config, &data, &disk, &findings, outbox)?;
@@ -182,6 +186,7 @@ fn start_peers(
         node: NodeId(config.node.id),
         disk: data.identity.disk,
         cluster: known.cluster.subscribe(),
+        former: known.former.subscribe(),
         listen: config.listen.peer,
         security: security::of(&config.security_dir(), NodeId(config.node.id), time::wall)?,
         members: known.members.subscribe(),

@@ -157,6 +157,8 @@ enum Input {
         reply: oneshot::Sender<Result<(), MembershipError>>,
     },
     Status(oneshot::Sender<quorum::GroupStatus>),
+    /// The state, the term of its last entry, and who votes.
+    Backup(oneshot::Sender<(Arc<State>, Term, Vec<NodeId>)>),
     /// The journal up to that ready was synced, or not.
     Synced(u64, SyncDone),
     Close(oneshot::Sender<()>),
@@ -286,6 +288,13 @@ impl MetaHandle {
     pub async fn status(&self) -> Option<quorum::GroupStatus> {
         let (reply, answer) = oneshot::channel();
         self.tell(Input::Status(reply)).ok()?;
+        answer.await.ok()
+    }
+
+    /// The state as of its last entry, that entry's term, and who votes: all of one moment. `None`: the thread has ended.
+    pub async fn backup(&self) -> Option<(Arc<State>, Term, Vec<NodeId>)> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Input::Backup(reply)).ok()?;
         answer.await.ok()
     }
 

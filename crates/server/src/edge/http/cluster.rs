@@ -4,17 +4,19 @@ use axum::Json;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base::{NodeId, PartitionIndex, TopicPartition};
 use control::NodeMode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use store::calendar::format_iso;
 
 use super::body;
 use super::context::Context;
 use super::error::Problem;
-use crate::node::{Node, time};
+use crate::node::{Node, refound, time};
 use crate::shell::peers::LinkStatus;
 
 pub fn routes(context: Context) -> Router {
@@ -22,6 +24,8 @@ pub fn routes(context: Context) -> Router {
         .route("/api/v1/cluster", get(cluster))
         .route("/api/v1/cluster/transfer-leader", post(transfer))
         .route("/api/v1/cluster/recovery", get(recovery))
+        .route("/api/v1/cluster/backup", get(backup))
+        .route("/api/v1/cluster/acknowledge", post(acknowledge))
         .route("/api/v1/cluster/drain", post(drain))
         .route("/api/v1/cluster/undrain", post(undrain))
         .route("/api/v1/cluster/decommission", post(decommission))
@@ -133,8 +137,33 @@ pub fn view(node: &Node) -> Value {
             "with_replicas_out_of_reach": counted.all.iter().filter(|one| one.out_of_reach > 0).count(),
             "under_replicated": counted.under_replicated(),
         },
+        "refoundings": state.refoundings.iter().map(|act| refounding(&state, act)).collect::<Vec<_>>(),
         "safe_to_restart_next": is_safe,
         "why": why,
+    })
+}
+
+/// A time the cluster was begun anew.
+fn refounding(state: &control::State, act: &control::Refounding) -> Value {
+    let names = |partitions: &[TopicPartition]| {
+        let name = |at: &TopicPartition| {
+            let topic = state.topics.get(&at.topic).map_or_else(|| at.topic.to_string(), |topic| topic.name.clone());
+            format!("{topic}-{}", at.partition)
+        };
+        partitions.iter().map(name).collect::<Vec<_>>()
+    };
+    json!({
+        "id": act.id.to_string(),
+        "at": format_iso(act.at),
+        "seed": act.seed.0,
+        "up_to_entry": act.index.0,
+        "lost": act.lost.iter().map(|node| node.0).collect::<Vec<_>>(),
+        "empty": names(&act.empty),
+        "empty_count": act.empty_count,
+        "from_one_copy": names(&act.forced),
+        "from_one_copy_count": act.forced_count,
+        "text": refound::in_words(act),
+        "acknowledged": act.acknowledged.map(format_iso),
     })
 }
 
@@ -254,6 +283,18 @@ async fn recovery(State(context): State<Context>) -> Json<Value> {
     Json(
         json!({"node": node.id().0, "undecided": count, "metadata_leaderless_for_ms": leaderless_ms, "groups": groups}),
     )
+}
+
+/// The metadata at one committed entry, as docs/formats/backup.md draws it.
+async fn backup(State(context): State<Context>) -> Result<Response, Problem> {
+    let backup = context.node.backup().await.map_err(|error| Problem(error.into()))?;
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], backup.encode()).into_response())
+}
+
+/// Somebody has seen that the cluster was begun anew, and what that cost.
+async fn acknowledge(State(context): State<Context>) -> Result<Response, Problem> {
+    let count = context.node.acknowledge_refoundings().await.map_err(|error| Problem(error.into()))?;
+    Ok(Json(json!({"acknowledged": count})).into_response())
 }
 
 #[derive(Deserialize)]

@@ -211,6 +211,10 @@ impl Owner {
                 drop(reply.send(changed));
             }
             Input::Status(reply) => drop(reply.send(self.group.status())),
+            Input::Backup(reply) => {
+                let term = self.group.storage().term_of(self.state.applied).unwrap_or(self.group.term());
+                drop(reply.send((Arc::new(self.state.clone()), term, self.group.members().voters)));
+            }
             Input::Synced(written, done) => self.synced(written, done),
             Input::Close(_) => unreachable!("the loop takes it"),
         }

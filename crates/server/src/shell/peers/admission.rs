@@ -1,7 +1,7 @@
 //! The part of the handshake that decides from the two hellos alone. What depends on connections that are there
 //! already is [`super::peer::Peer::admits`].
 
-use base::{ClusterId, NodeId};
+use base::NodeId;
 
 use super::hello::{self, Hello, Refusal, RefusalCode};
 use super::local::Local;
@@ -23,7 +23,7 @@ pub fn check_dialler(local: &Local, theirs: &Hello) -> Result<u16, Refusal> {
     if theirs.to != local.node {
         return Err(wrong_node(theirs.to, local.node));
     }
-    same_cluster(local.node, local.cluster(), theirs)?;
+    same_cluster(local, theirs)?;
     Ok(version)
 }
 
@@ -33,7 +33,7 @@ pub fn check_acceptor(local: &Local, meant: NodeId, theirs: &Hello) -> Result<()
     if theirs.node != meant {
         return Err(wrong_node(meant, theirs.node));
     }
-    same_cluster(local.node, local.cluster(), theirs)
+    same_cluster(local, theirs)
 }
 
 fn wrong_node(meant: NodeId, reached: NodeId) -> Refusal {
@@ -41,9 +41,13 @@ fn wrong_node(meant: NodeId, reached: NodeId) -> Refusal {
     Refusal::new(RefusalCode::WrongNode, text)
 }
 
-fn same_cluster(node: NodeId, ours: Option<ClusterId>, theirs: &Hello) -> Result<(), Refusal> {
-    match (ours, theirs.cluster) {
+fn same_cluster(local: &Local, theirs: &Hello) -> Result<(), Refusal> {
+    match (local.cluster(), theirs.cluster) {
         (Some(ours), Some(cluster)) if ours != cluster => {
+            if let Some(told) = local.told_former(cluster) {
+                return Err(Refusal::new(RefusalCode::Cluster, told));
+            }
+            let node = local.node;
             let text = format!(
                 "node {} belongs to cluster {cluster}, node {node} to cluster {ours}: correct cluster.peers, or empty \
                  the data folder of the one that is to move",

@@ -72,7 +72,7 @@ impl Links {
         let who = (config.node, config.disk);
         let relay = Arc::new(Relay::new(config.node, inbound));
         let inbound = Arc::clone(&relay) as Arc<dyn Inbound>;
-        let local = Local::new(who, config.cluster.clone(), config.security, inbound, server);
+        let local = Local::new(who, (config.cluster.clone(), config.former), config.security, inbound, server);
         let local = Arc::new(local);
         let peers = Arc::new(RwLock::new(Peers::new()));
         relay.serve(&peers);

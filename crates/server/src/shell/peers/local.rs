@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::hello::Hello;
-use super::{Inbound, Lane, LinkEvent, Security};
+use super::{Former, Inbound, Lane, LinkEvent, Security};
 
 /// Nodes that are no members and were refused, remembered so that each is told of once.
 const STRANGERS_MAX: usize = 64;
@@ -29,6 +29,7 @@ pub struct Local {
     /// True when everything is to end.
     pub closing: watch::Sender<bool>,
     cluster: watch::Receiver<Option<ClusterId>>,
+    former: watch::Receiver<Arc<Former>>,
     started: Instant,
     /// With the reason, and when they were refused last.
     strangers: Mutex<BTreeMap<NodeId, (String, u64)>>,
@@ -37,7 +38,7 @@ pub struct Local {
 impl Local {
     pub fn new(
         (node, disk): (NodeId, DiskId),
-        cluster: watch::Receiver<Option<ClusterId>>,
+        (cluster, former): (watch::Receiver<Option<ClusterId>>, watch::Receiver<Arc<Former>>),
         security: Security,
         inbound: Arc<dyn Inbound>,
         server: Handle,
@@ -51,6 +52,7 @@ impl Local {
             server,
             closing: watch::Sender::new(false),
             cluster,
+            former,
             started: Instant::now(),
             strangers: Mutex::default(),
         }
@@ -58,6 +60,11 @@ impl Local {
 
     pub fn cluster(&self) -> Option<ClusterId> {
         *self.cluster.borrow()
+    }
+
+    /// What a node is told that still has an id which the cluster had before.
+    pub fn told_former(&self, cluster: ClusterId) -> Option<String> {
+        self.former.borrow().get(&cluster).cloned()
     }
 
     /// Milliseconds since the links were started. From 1, so that 0 can mean never.

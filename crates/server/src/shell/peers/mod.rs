@@ -169,6 +169,9 @@ impl Security {
     }
 }
 
+/// Ids that the cluster had before, with what nodes that still have one are told.
+pub type Former = BTreeMap<ClusterId, String>;
+
 /// What [`start`] needs.
 #[derive(Debug)]
 pub struct PeersConfig {
@@ -177,6 +180,7 @@ pub struct PeersConfig {
     pub disk: DiskId,
     /// This node's cluster; `None` until it is formed or joined.
     pub cluster: watch::Receiver<Option<ClusterId>>,
+    pub former: watch::Receiver<Arc<Former>>,
     pub listen: SocketAddr,
     pub security: Security,
     /// Links follow every change.

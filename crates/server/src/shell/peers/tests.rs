@@ -133,6 +133,7 @@ pub fn secured(id: u32, disk_number: u128, listen: SocketAddr, security: Securit
         node: NodeId(id),
         disk: disk(disk_number),
         cluster: in_cluster,
+        former: watch::channel(Arc::default()).1,
         listen,
         security,
         members: following,
