@@ -223,7 +223,10 @@ fn fate(replicas: &[NodeId], at: TopicPartition, plan: &Plan<'_>) -> Result<Fate
     if let Some(unseen) = left.iter().find(|node| !plan.surveys.contains_key(node)) {
         return Err(*unseen);
     }
-    let copies: Vec<(&Found, NodeId)> = left.iter().filter_map(|node| Some((found(node)?, *node))).collect();
+    // Where none of them is left, any copy is better than nothing: one that was on its way, or an old one.
+    let others = plan.surveys.keys().filter(|node| !plan.lost.contains(node)).copied();
+    let holders: Vec<NodeId> = if left.is_empty() { others.collect() } else { left };
+    let copies: Vec<(&Found, NodeId)> = holders.iter().filter_map(|node| Some((found(node)?, *node))).collect();
     let best = copies.iter().filter(|(found, _)| found.is_readable).max_by_key(|(found, node)| {
         // As a group elects: the later term, then the longer log; of two alike the seed's, then the smaller number.
         (found.term, found.end, *node == plan.seed, Reverse(*node))

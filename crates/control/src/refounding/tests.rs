@@ -151,6 +151,15 @@ fn of_two_survivors_the_better_copy_counts_and_the_other_one_follows() {
 }
 
 #[test]
+fn a_copy_that_was_on_its_way_is_better_than_nothing() {
+    let before = state(4, &[&[2, 3, 4]]);
+    let scene = Scene::new(&[2, 3, 4], &[(1, &[(0, found(5, 80, &[2, 3, 4]))])]);
+    let (after, fates) = refound(&before, &scene.plan(1)).expect("plans");
+    assert_eq!(fates[&at(0)], Fate::Forced { on: NodeId(1), committed: Offset(79), end: Offset(80) });
+    assert_eq!((after.replicas(at(0)), table(&after).published(PartitionIndex(0))), (&ids(&[1])[..], Offset(80)));
+}
+
+#[test]
 fn what_cannot_be_read_is_left_alone() {
     let before = state(1, &[&[1], &[1]]);
     let damaged = Found { is_readable: false, voters: Vec::new(), ..found(0, 0, &[]) };

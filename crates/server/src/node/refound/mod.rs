@@ -440,20 +440,22 @@ fn look(data: &DataDir, told: &Recover) -> Result<(Prospect, Backup), RefoundFai
     } else {
         told.lost.clone()
     };
-    let voters = &metadata.members.voters;
-    let left = voters.iter().filter(|voter| !lost.contains(voter)).count();
-    if 2 * left > voters.len() {
-        return refuse(format!(
-            "{left} of the {} nodes that vote on the metadata are left, which is a majority: start them, and nothing is lost",
-            voters.len()
-        ));
-    }
     let (found, troubles) = survey(&data.path, node)?;
     let mut surveys = told.surveys.clone();
     surveys.insert(node, found);
     let (source, state) = (Source::Survivor, &metadata.state);
     let from = From { source, state, index: metadata.index, term: metadata.term };
     let (founding, fates) = begin_with(data, &from, &lost, &surveys)?;
+    let voters = &metadata.members.voters;
+    let left = voters.iter().filter(|voter| !lost.contains(voter)).count();
+    let decides = |fate: &Fate| matches!(fate, Fate::Kept | Fate::Alone { .. });
+    if 2 * left > voters.len() && fates.values().all(decides) {
+        return refuse(format!(
+            "{left} of the {} nodes that vote on the metadata are left, which is a majority, and of every partition one is \
+             left too: start them, and nothing is lost",
+            voters.len()
+        ));
+    }
     Ok((Prospect { node, metadata, fates, troubles, lost }, founding))
 }
 
