@@ -89,6 +89,13 @@ impl Node {
         node == self.id() || self.links.borrow().get(&node).copied().unwrap_or(false)
     }
 
+    /// True if the node can be reached, or could be at some time within the last `within`. Before this node has served that
+    /// long, of every node: those that it has not met yet may be there for others.
+    pub fn was_up(&self, node: NodeId, within: Duration) -> bool {
+        let since = self.router.lost_since(node).unwrap_or(self.started);
+        self.is_up(node) || Duration::from_millis(time::now().since(since)) < within
+    }
+
     /// True if more than half of `replicas` can be reached from here.
     pub fn reaches_majority_of(&self, replicas: &[NodeId]) -> bool {
         2 * self.reachable_of(replicas).count() > replicas.len()

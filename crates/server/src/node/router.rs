@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use base::NodeId;
+use base::{NodeId, Tick};
 use bytes::Bytes;
 use tokio::sync::watch;
 
@@ -32,6 +32,8 @@ pub struct Router {
     findings: Arc<Findings>,
     /// Nodes that can be reached: a link to them is up, or another node passes on what goes to them.
     up: watch::Sender<BTreeMap<NodeId, bool>>,
+    /// Since when those that cannot be reached cannot. Nodes that never could be are not in it.
+    lost: RwLock<BTreeMap<NodeId, Tick>>,
 }
 
 impl Router {
@@ -43,6 +45,7 @@ impl Router {
             enter: RwLock::default(),
             findings,
             up: watch::channel(BTreeMap::new()).0,
+            lost: RwLock::default(),
         }
     }
 
@@ -97,8 +100,18 @@ impl Router {
         self.up.subscribe()
     }
 
+    /// Since when a node that could be reached cannot be any more.
+    pub fn lost_since(&self, node: NodeId) -> Option<Tick> {
+        read(&self.lost).get(&node).copied()
+    }
+
     fn set_up(&self, peer: NodeId, is_up: bool) {
         self.up.send_modify(|up| {
+            if is_up {
+                write(&self.lost).remove(&peer);
+            } else if up.get(&peer) == Some(&true) {
+                write(&self.lost).insert(peer, time::now());
+            }
             up.insert(peer, is_up);
             read(&self.meta).iter().for_each(|meta| meta.link(peer, is_up));
             read(&self.logs).iter().for_each(|logs| logs.link(peer, is_up));

@@ -7,6 +7,7 @@ use control::{State, Topic};
 use kafka::msg::BrokerId;
 use kafka::{ErrorCode, LeaderHint, NodeEndpoint, StrBytes};
 
+use super::limits::NAMED_AFTER_LOSS;
 use super::{Client, Edge};
 use crate::node::cluster::Leader;
 
@@ -47,18 +48,27 @@ impl Broker {
 }
 
 impl Edge {
-    /// Every node of the cluster, this one with the address the client used unless another is configured. A node that neither
-    /// this one has a link to nor any other that this one reaches is left out, as long as most of the others are there: a
-    /// client that is told of it would wait for it. That only this node has no link to it is no reason: clients have theirs.
+    /// Every node that can be reached, this one with the address the client used unless another is configured. A node that
+    /// neither this one has a link to nor any other that this one reaches is left out, as long as most of the others are there:
+    /// a client that is sent to it would wait for it. That only this node has no link to it is no reason: clients have theirs.
     /// Where this node is the one cut off, the client shall know whom else to ask.
     pub(super) fn brokers(&self, client: &Client) -> Vec<Broker> {
+        self.brokers_if(client, |node| self.node.is_up(node))
+    }
+
+    /// As [`Edge::brokers`], with those that were lost a moment ago: who restarts is not to be forgotten meanwhile.
+    pub(super) fn brokers_lately(&self, client: &Client) -> Vec<Broker> {
+        self.brokers_if(client, |node| self.node.was_up(node, NAMED_AFTER_LOSS))
+    }
+
+    fn brokers_if(&self, client: &Client, is_named: impl Fn(NodeId) -> bool) -> Vec<Broker> {
         let state = self.node.state();
         let members: Vec<NodeId> = state.members().collect();
         let shows_all = !self.node.reaches_majority_of(&members);
         let mut brokers: Vec<Broker> = state
             .nodes
             .values()
-            .filter(|node| node.id != self.node.id() && (shows_all || self.node.is_up(node.id)))
+            .filter(|node| node.id != self.node.id() && (shows_all || is_named(node.id)))
             .map(|node| Broker {
                 id: node.id,
                 host: node.addresses.kafka.host.clone(),

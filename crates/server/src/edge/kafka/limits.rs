@@ -30,6 +30,10 @@ pub const FRAME_FIRST_BYTES: usize = 1 << 20;
 pub const PRODUCE_WAIT_MS_MAX: u64 = 120_000;
 /// Topics that one metadata request may create; the client asks again for the rest.
 pub const AUTO_CREATE_MAX: usize = 100;
+/// How long Metadata goes on naming a node that cannot be reached. Clients let go of a node as soon as one answer does not have
+/// it, and what they keep per node with it: librdkafka waits for ever in `send_offsets_to_transaction` for a coordinator that it
+/// has let go of (its issue 5511). Kafka names a broker until its session of 9 s is over.
+pub const NAMED_AFTER_LOSS: Duration = Duration::from_secs(10);
 
 const _: () = assert!(BATCH_BYTES_MAX <= RESPONSE_BYTES_MAX, "a batch must be sendable");
 const _: () = assert!(FETCH_BYTES_MAX + BATCH_BYTES_MAX <= i32::MAX as usize, "an answer must fit into a frame");

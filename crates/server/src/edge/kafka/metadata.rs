@@ -50,7 +50,7 @@ pub(super) async fn metadata(edge: &Edge, client: &Client, version: i16, request
         }
         _ => topics.extend(edge.node.state().topics.values().map(|topic| describe(edge, topic))),
     }
-    let brokers = edge.brokers(client).into_iter().map(|broker| {
+    let brokers = edge.brokers_lately(client).into_iter().map(|broker| {
         MetadataResponseBroker::default()
             .with_node_id(broker.broker_id())
             .with_host(broker.host())
