@@ -11,6 +11,7 @@ use client::{Acks, Connection, EARLIEST, LATEST};
 use kafka::msg::{self, BrokerId, TopicName};
 use kafka::{ErrorCode, StrBytes};
 
+use crate::edge::kafka::limits::NAMED_AFTER_LOSS;
 use crate::edge::testing::Cluster;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -424,6 +425,38 @@ fn copies_are_moved_to_another_node_while_records_come_in() {
     let told = metadata(&mut connect(&cluster, 2), "t");
     let replicas: Vec<i32> = told.topics[0].partitions[0].replica_nodes.iter().map(|node| node.0).collect();
     assert_eq!(replicas, [4, 2, 3]);
+}
+
+#[test]
+fn a_node_that_was_lost_is_named_for_a_while_and_nobody_is_sent_to_it() {
+    let mut cluster = Cluster::start(3);
+    assert_eq!(create(&mut connect(&cluster, 1), "t", 3, 3, &[]).0, 0);
+    let named = |cluster: &Cluster, asked: u32| {
+        let brokers = metadata(&mut connect(cluster, asked), "t").brokers;
+        brokers.iter().map(|broker| broker.node_id.0).collect::<Vec<_>>()
+    };
+    let lost = coordinator(&cluster);
+    let wire_id = i32::try_from(lost).unwrap();
+    let rest: Vec<u32> = cluster.ids().into_iter().filter(|id| *id != lost).collect();
+    let killed = Instant::now();
+    cluster.kill(lost);
+    cluster.until("another node coordinates and leads", |cluster| {
+        rest.iter().all(|id| {
+            let mut wire = connect(cluster, *id);
+            let answer = metadata(&mut wire, "t");
+            let names = answer.brokers.iter().any(|broker| broker.node_id.0 == wire_id);
+            assert!(names || killed.elapsed() >= NAMED_AFTER_LOSS, "node {id} forgot node {lost} at once");
+            let (code, node) = find_coordinator(&mut wire);
+            let is_led = answer.topics[0].partitions.iter().all(|one| ![-1, wire_id].contains(&one.leader_id.0));
+            code == 0 && node != wire_id && is_led
+        })
+    });
+    let told = metadata(&mut connect(&cluster, rest[0]), "t");
+    assert!(told.topics[0].partitions.iter().all(|one| one.offline_replicas == [BrokerId(wire_id)]));
+    cluster.until("it is named no more", |cluster| rest.iter().all(|id| named(cluster, *id).len() == 2));
+    assert!(killed.elapsed() >= NAMED_AFTER_LOSS, "after {:?}", killed.elapsed());
+    cluster.begin(lost);
+    cluster.until("it is named again", |cluster| rest.iter().all(|id| named(cluster, *id).len() == 3));
 }
 
 fn find_coordinator(wire: &mut Connection) -> (i16, i32) {
