@@ -54,6 +54,11 @@ class Account:
         with self.lock:
             self.errors[str(what)[:120]] += 1
 
+    def end(self):
+        """What comes after the last record is no gap."""
+        with self.lock:
+            self.gap, self.last = max(self.gap, time.monotonic() - self.last), float("inf")
+
     def result(self):
         return {
             "acknowledged": {key: sorted(numbers) for key, numbers in self.acknowledged.items()},
@@ -179,7 +184,12 @@ def transform(bootstrap, topic, account, is_over):
             consumer.seek(TopicPartition(place.topic, place.partition, max(place.offset, 0)))
 
     def begin():
-        producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": f"chaos-{topic}"})
+        # The offsets go to the group's coordinator, and librdkafka looks for another one only when one of its connections comes
+        # or goes (rd_kafka_coord_req_fsm; its issues 5456, 5511): after a kill that is when the killed node is back. By itself
+        # it would try that node after up to 10 s only.
+        producer = Producer({
+            "bootstrap.servers": bootstrap, "transactional.id": f"chaos-{topic}", "reconnect.backoff.max.ms": 1000,
+        })
         producer.init_transactions(60)
         consumer = Consumer({
             "bootstrap.servers": bootstrap, "group.id": f"chaos-{topic}", "enable.auto.commit": False,
@@ -248,6 +258,7 @@ def produce_transform(bootstrap, topic, stop, out, rate):
         if not worker.is_alive():
             worker.start()
     producer.flush(60)
+    account.end()
     over.set()
     worker.join(120)
     if worker.is_alive():
