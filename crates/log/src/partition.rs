@@ -168,6 +168,9 @@ impl Partition {
             recovered => recovered?,
         };
         roster.forget_above(LogIndex(recovered.commit.index.0 - 1));
+        if let Some(changed) = recovered.changed {
+            roster.wrote(changed);
+        }
         Self::begin(id, config, node, &dir, disk, hard, roster, voted, recovered, now)
     }
 
@@ -184,7 +187,7 @@ impl Partition {
         recovered: Recovered,
         now: Now,
     ) -> Result<(Self, Recovery), OpenError> {
-        let Recovered { files, unindexed, end, last_term, mark, commit, mut recovery, .. } = recovered;
+        let Recovered { files, unindexed, end, last_term, mark, commit, applied, mut recovery, .. } = recovered;
         // A vote reaches the disk before the entries of its term, but a power loss may keep entries that
         // were never flushed and lose the vote: nothing of that term was acknowledged.
         let hard_state = match voted {
@@ -208,7 +211,7 @@ impl Partition {
             end,
             last_term,
             commit,
-            applied: commit,
+            applied,
             start: mark.start,
             snapshots: recovered.snapshots,
             trimmed: (mark.trimmed_index, mark.trimmed_term),

@@ -47,8 +47,12 @@ pub(crate) struct Recovered {
     pub mark_in_doubt: bool,
     /// Where the last entry known to be committed ends.
     pub commit: Place,
-    /// The entries after it, and the offset after each.
+    /// Where the last entry ends that has taken effect: before a committed change of members that the roster lacks.
+    pub applied: Place,
+    /// The entries after `commit`, and the offset after each.
     pub undecided: VecDeque<(LogIndex, Offset)>,
+    /// The last change of members in the log that the roster does not have in force, committed or not.
+    pub changed: Option<LogIndex>,
     pub producers: Producers,
     /// Batches below are in `producers` already, whether they are in the log yet or not.
     pub producers_from: Offset,
@@ -141,6 +145,25 @@ impl Names {
         let file = disk.open(&format!("{dir}/{MARK_NAME}"))?;
         let mark = Mark::read(file.as_ref())?;
         Ok(Some((file, mark)))
+    }
+}
+
+/// What is decided of a log; as in [`Recovered`].
+struct Decided {
+    commit: Place,
+    applied: Place,
+    undecided: VecDeque<(LogIndex, Offset)>,
+    /// Changes of members after what is known to be in force.
+    changes: Vec<LogIndex>,
+}
+
+impl Decided {
+    /// The next entry is, and ends here.
+    fn decide(&mut self, end: Place) {
+        self.commit = end;
+        if self.changes.first().is_none_or(|change| end.index <= *change) {
+            self.applied = end;
+        }
     }
 }
 
@@ -454,8 +477,7 @@ impl<'a> Walk<'a> {
         self.refuse_short(names)?;
         let tidied = self.tidy(names, mark_file.as_ref())?;
         let last_index = LogIndex(self.end.index.0 - 1);
-        let mut commit = self.commit()?;
-        let undecided = self.undecided(&mut commit)?;
+        let Decided { commit, applied, undecided, changes } = self.decided()?;
         let known = self.mark.unwrap_or(Mark::NEW);
         let behind = |file: &&Arc<LogFile>| self.mark.is_none() || file.next_index().0 > self.flushed.0 + 1;
         let unsynced: Vec<_> = self.files.iter().filter(behind).chain(self.cut.iter().map(|(file, _)| file)).collect();
@@ -469,8 +491,8 @@ impl<'a> Walk<'a> {
             start: known.start.max(first.map_or(self.end.offset, |file| file.name.base_offset)),
             trimmed_index,
             trimmed_term: if trimmed_index == known.trimmed_index { known.trimmed_term } else { Term::ZERO },
-            committed_index: LogIndex(commit.index.0 - 1),
-            committed_offset: commit.offset,
+            committed_index: LogIndex(applied.index.0 - 1),
+            committed_offset: applied.offset,
             seeded_index: known.seeded_index,
             repair_term: known.repair_term,
         };
@@ -495,7 +517,9 @@ impl<'a> Walk<'a> {
         Ok(Recovered {
             snapshots: snapshots.collect(),
             commit,
+            applied,
             undecided,
+            changed: changes.last().copied(),
             producers_from: self.producers_from,
             files: self.files,
             unindexed: self.unindexed,
@@ -510,52 +534,56 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Where the last entry ends that is known to be committed: for a sole voter what is durable is decided, up to
-    /// an entry that may give others a vote; for the others it is what the mark says, and the last members that were in
-    /// force. A mark that is behind those, after a loss of power, must not bring back the members before them: they could
-    /// elect a leader among themselves.
-    fn commit(&self) -> Result<Place, OpenError> {
-        let last = LogIndex(self.end.index.0 - 1);
-        let known = self.mark.unwrap_or(Mark::NEW);
-        let in_force = Some(self.asker.roster.in_force()).filter(|index| *index <= last).unwrap_or_default();
-        let decided = match self.asker.roster.undecided().filter(|undecided| *undecided <= last) {
-            _ if !self.asker.is_sole_voter() => known.committed_index.max(in_force).min(last),
-            Some(undecided) => undecided,
-            None => last,
-        };
-        if decided == last {
-            return Ok(self.end);
-        }
-        if decided == known.committed_index {
-            return Ok(Place { offset: known.committed_offset, index: decided.next() });
-        }
-        let file = self.files.iter().rfind(|file| file.name.base_index <= decided);
-        let Some(file) = file else { return Ok(Place { offset: known.committed_offset, index: decided.next() }) };
-        file.place_after(decided).map_err(|error| open_error(file, error))
-    }
-
-    /// Moves `commit` on as far as the log itself proves, and gives the entries after it, and the offset after each. A
-    /// change of the members is written only when the one before it is committed.
-    fn undecided(&self, commit: &mut Place) -> Result<VecDeque<(LogIndex, Offset)>, OpenError> {
-        let mut undecided = VecDeque::new();
-        let mut changes = Vec::new();
-        for file in self.files.iter().filter(|file| file.next_index() > commit.index) {
-            let from = commit.index.max(file.name.base_index);
+    /// What is decided of the log that was found. Known to be is what the mark says, and the last members that were in
+    /// force: a mark that is behind those, after a loss of power, must not bring back the members before them, who could
+    /// elect a leader among themselves. Of the rest, for a sole voter all that is durable is decided, up to an entry that
+    /// may give others a vote; for the others, all up to the last change of members but one, because a change is written
+    /// only when the one before it is committed. A change that the roster does not have in force is still to take effect,
+    /// and so is all after it.
+    fn decided(&self) -> Result<Decided, OpenError> {
+        let known = self.known_commit()?;
+        let is_sole_voter = self.asker.is_sole_voter();
+        let mut found = Decided { commit: known, applied: known, undecided: VecDeque::new(), changes: Vec::new() };
+        for file in self.files.iter().filter(|file| file.next_index() > known.index) {
+            let from = known.index.max(file.name.base_index);
             let walked = file.walk(from, |frame, place| {
-                let index = LogIndex(place.index.0 - 1);
-                undecided.push_back((index, place.offset));
+                let is_decided = is_sole_voter && found.changes.is_empty();
                 if matches!(frame, Frame::Note(Note { kind: NoteKind::Membership, .. })) {
-                    changes.push(index);
+                    found.changes.push(LogIndex(place.index.0 - 1));
+                }
+                if is_decided {
+                    found.decide(place);
+                } else {
+                    found.undecided.push_back((LogIndex(place.index.0 - 1), place.offset));
                 }
             });
             walked.map_err(|error| open_error(file, error))?;
         }
-        if let [.., proven, _] = changes[..] {
-            while let Some((index, offset)) = undecided.pop_front_if(|(index, _)| *index <= proven) {
-                *commit = Place { offset, index: index.next() };
+        if let [.., proven, _] = found.changes[..]
+            && !is_sole_voter
+        {
+            while let Some((index, offset)) = found.undecided.pop_front_if(|(index, _)| *index <= proven) {
+                found.decide(Place { offset, index: index.next() });
             }
         }
-        Ok(undecided)
+        Ok(found)
+    }
+
+    /// Where the last entry ends that is known to be committed, before the rest of the log is looked at.
+    fn known_commit(&self) -> Result<Place, OpenError> {
+        let last = LogIndex(self.end.index.0 - 1);
+        let known = self.mark.unwrap_or(Mark::NEW);
+        let in_force = Some(self.asker.roster.in_force()).filter(|index| *index <= last).unwrap_or_default();
+        let decided = known.committed_index.max(in_force).min(last);
+        if decided == last {
+            return Ok(self.end);
+        }
+        let by_mark = Place { offset: known.committed_offset, index: decided.next() };
+        if decided == known.committed_index {
+            return Ok(by_mark);
+        }
+        let file = self.files.iter().rfind(|file| file.name.base_index <= decided);
+        file.map_or(Ok(by_mark), |file| file.place_after(decided).map_err(|error| open_error(file, error)))
     }
 
     /// A log that ends before what was durable is damage. Without a mark the snapshots bear witness.

@@ -342,9 +342,8 @@ impl Storage for LogStorage {
     fn initial(&self) -> Initial {
         let commit = LogIndex(self.commit.index.0 - 1);
         let hard_state = HardState { commit, ..self.hard_state };
-        // A membership entry that is not known to be in force is handed out again.
-        let undecided = self.roster.undecided().map_or(commit, |index| LogIndex(index.0 - 1));
-        let applied = undecided.max(self.trimmed.0).min(commit);
+        // A change of members that is not known to be in force is handed out again.
+        let applied = LogIndex(self.applied.index.0 - 1).max(self.trimmed.0).min(commit);
         Initial { hard_state, members: self.roster.members().clone(), applied }
     }
 

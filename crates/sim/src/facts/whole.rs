@@ -43,6 +43,10 @@ impl Facts {
                 if replicas.len() != wanted {
                     return Some(format!("{tp} has {} replicas of {wanted}", replicas.len()));
                 }
+                let odd = replicas.iter().find(|(_, log)| !has_seats(log, seats));
+                if let Some((id, log)) = odd {
+                    return Some(format!("{tp} on node {id} has members {}, not {seats:?}", log.partition.members()));
+                }
                 if let Some(what) = self.replicas_whole(tp, &replicas) {
                     return Some(what);
                 }
@@ -87,6 +91,13 @@ impl Facts {
         }
         None
     }
+}
+
+/// A replica knows its group's members as the topic has them.
+fn has_seats(log: &Log, seats: &[base::NodeId]) -> bool {
+    let members = log.partition.members();
+    let count = members.voters.len() == seats.len() && !members.is_joint() && members.learners.is_empty();
+    count && seats.iter().all(|id| members.voters.contains(id))
 }
 
 /// What a replica cannot give, by its own word or to a reader.

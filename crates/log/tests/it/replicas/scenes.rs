@@ -408,6 +408,86 @@ fn a_mark_that_is_behind_does_not_bring_back_the_members_before() {
     assert_eq!(cluster.values(leader), ["one", "two", "three"]);
 }
 
+/// A replica died between writing changes of its members and noting them apart. They take effect all the same: it would
+/// call itself a learner for ever, and nobody could hand over to it.
+#[test]
+fn changes_of_members_that_only_the_log_has_take_effect() {
+    let mut cluster = three(14);
+    let leader = cluster.elect();
+    let [other, late] = others(leader);
+    cluster.put(leader, &["one"]);
+    cluster.all_have(Offset(1));
+    cluster.isolate(late);
+    let ids = |nodes: &[u32]| nodes.iter().copied().map(NodeId).collect::<Vec<_>>();
+    let two = ids(&[leader, other]);
+    cluster.partition(leader).unwrap().propose_membership(&two, &ids(&[late])).unwrap();
+    cluster.until("a learner", |cluster| !cluster.partition(leader).unwrap().members().learners.is_empty());
+    cluster.put(leader, &["two"]);
+    let mut wanted = ids(&[leader, late]);
+    wanted.sort_unstable();
+    cluster.partition(leader).unwrap().propose_membership(&wanted, &[]).unwrap();
+    cluster.until("a change under way", |cluster| cluster.partition(leader).unwrap().members().is_joint());
+    cluster.pass(30);
+    let all = cluster.partition(leader).unwrap().indexes().0;
+    cluster.net.cut.clear();
+    cluster.until("all is written", |cluster| cluster.partition(late).unwrap().indexes().0 >= all);
+    cluster.stop(late, false);
+    cluster.isolate(late);
+    cluster.start(late).unwrap();
+    cluster.pass(30);
+    assert!(cluster.partition(late).unwrap().members().is_joint(), "as far as the log proves");
+    // What it has now is what its mark speaks of: once more.
+    cluster.stop(late, true);
+    cluster.start(late).unwrap();
+    cluster.net.cut.clear();
+    cluster.until("new members", |cluster| {
+        [leader, late].iter().all(|node| {
+            let members = cluster.partition(*node).unwrap().members();
+            members.voters == wanted && !members.is_joint()
+        })
+    });
+    let leads = cluster.elect();
+    if leads != late {
+        cluster.partition(leads).unwrap().transfer_leadership(NodeId(late)).unwrap();
+    }
+    cluster.until("the late one leads", |cluster| cluster.leases() == [late]);
+    assert_eq!(cluster.values(late), ["one", "two"]);
+}
+
+/// The same of one that decided alone until then: it must not go on so.
+#[test]
+fn who_wrote_that_others_have_a_vote_does_not_decide_alone_after_it_died() {
+    let mut cluster = three(15);
+    for node in 1..=3 {
+        cluster.stop(node, true);
+        cluster.replicas.get_mut(&node).unwrap().disk = base::disk::memory::MemDisk::new(u64::from(node), ROOMY);
+    }
+    cluster.seats = Seats::alone(NodeId(1));
+    cluster.start(1).unwrap();
+    cluster.put(1, &["alone"]);
+    let all: Vec<NodeId> = (1..=3).map(NodeId).collect();
+    let before = cluster.partition(1).unwrap().indexes().0;
+    cluster.partition(1).unwrap().propose_membership(&all, &[]).unwrap();
+    cluster.partition(1).unwrap().take_messages();
+    assert!(cluster.partition(1).unwrap().indexes().0 > before, "written, and not noted apart");
+    cluster.stop(1, false);
+    cluster.start(1).unwrap();
+    cluster.pass(400);
+    assert_eq!(cluster.append(1, batch(&["no"])).unwrap(), Err(AppendError::NotLeader { leader: None }));
+    cluster.start(2).unwrap();
+    cluster.start(3).unwrap();
+    cluster.until("three voters", |cluster| {
+        (1..=3).all(|node| {
+            let members = cluster.partition(node).unwrap().members();
+            members.voters == all && !members.is_joint()
+        })
+    });
+    let leader = cluster.elect();
+    cluster.put(leader, &["together"]);
+    cluster.all_have(Offset(2));
+    assert!((1..=3).all(|node| cluster.values(node) == ["alone", "together"]));
+}
+
 #[test]
 fn records_are_deleted_on_all_replicas_or_on_none() {
     let mut cluster = three(11);
