@@ -28,6 +28,10 @@ impl Facts {
                 return Some(format!("control on node {id} ends at {end} with {commit} committed, of {last}"));
             }
         }
+        let applied = running.iter().map(|(_, process)| process.meta.state.applied).max().unwrap_or_default();
+        if let Some((id, process)) = running.iter().find(|(_, process)| process.meta.state.applied < applied) {
+            return Some(format!("control on node {id} has applied {} of {applied}", process.meta.state.applied));
+        }
         let state = &running.first()?.1.meta.state;
         for topic in state.topics.values() {
             for partition in (0..topic.partitions).map(PartitionIndex) {

@@ -31,7 +31,6 @@ fn a_fixed_set_of_seeds_is_clean() {
 }
 
 #[test]
-#[ignore = "one of about 3,700 fresh seeds is open (docs/plan.md): run by hand, or `cargo xtask sim --for 10m`"]
 fn fresh_seeds_are_clean() {
     let told = std::env::var("SEAWALL_SIM_SECONDS").ok().and_then(|text| text.parse().ok());
     let lasts = Duration::from_secs(told.unwrap_or(FRESH_SECONDS));
