@@ -253,8 +253,9 @@ impl World {
         }
         let fx = step(node, at);
         if node.disk.is_dead() {
-            // It died in the middle of it: nothing of what it wanted to say was said.
+            // It died in the middle of it: nothing of what it wanted to say was said. But it may have begun to delete.
             let death = if node.crash_is_power { Death::Power } else { Death::Kill };
+            self.note_deleted(id);
             self.trace.event(at, &[0xdd, u64::from(id)], || format!("### {id} died in the middle of a write"));
             self.die(id, death);
             let wait_ms = self.nemesis.range(20, 1_500);
@@ -386,15 +387,18 @@ impl World {
 
     /// Of a topic with a committed tombstone nothing is asked any more. One without must be open.
     fn tombstones(&mut self, id: u32) {
+        self.note_deleted(id);
         let Some(process) = self.nodes.get(&id).and_then(|node| node.process.as_ref()) else { return };
-        let deleted: Vec<_> =
-            process.meta.state.tombstones.keys().filter(|topic| !self.facts.deleted.contains(topic)).copied().collect();
         let failed = process.failures.iter().find(|(tp, _)| !self.facts.deleted.contains(&tp.topic));
-        let failed = failed.map(|(tp, why)| format!("{tp} on node {id} cannot be opened: {why}"));
-        self.facts.deleted.extend(deleted);
-        if let Some(what) = failed {
+        if let Some((tp, why)) = failed {
+            let what = format!("{tp} on node {id} cannot be opened: {why}");
             self.facts.broken("opens", what);
         }
+    }
+
+    fn note_deleted(&mut self, id: u32) {
+        let Some(process) = self.nodes.get(&id).and_then(|node| node.process.as_ref()) else { return };
+        self.facts.deleted.extend(process.meta.state.tombstones.keys().copied());
     }
 
     /// How every other node that runs has a group.
