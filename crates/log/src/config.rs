@@ -12,6 +12,17 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// What is done with what another leader's records replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LostPolicy {
+    #[default]
+    Keep,
+    /// Appended again, once, if it was or may have been acknowledged and is part of no transaction.
+    Republish,
+    /// Counted and given up.
+    Drop,
+}
+
 /// A partition's settings. All may change while it is open ([`crate::Partition::configure`]).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PartitionConfig {
@@ -32,6 +43,7 @@ pub struct PartitionConfig {
     pub producers_max: usize,
     /// A producer silent for this long is forgotten.
     pub producer_expiry_ms: u64,
+    pub lost_policy: LostPolicy,
     /// Bytes kept of what another leader's records replaced; the oldest goes first. 0: nothing is kept.
     pub lost_bytes_max: u64,
     /// Closed files are read again, and compared with their checksums, once within this time. `None`: never.
@@ -50,6 +62,7 @@ impl Default for PartitionConfig {
             index_step_bytes: INDEX_STEP_BYTES_DEFAULT,
             producers_max: 10_000,
             producer_expiry_ms: 24 * 3600 * 1000,
+            lost_policy: LostPolicy::Keep,
             lost_bytes_max: LOST_BYTES_DEFAULT,
             scrub_interval_ms: Some(SCRUB_INTERVAL_MS_DEFAULT),
         }

@@ -53,6 +53,15 @@ pub(crate) const ACKED_RANGES_MAX: usize = 4096;
 pub(crate) const LOST_MANIFEST_BYTES_MAX: usize = 64 << 20;
 /// Bytes kept in a partition's lost+found, unless configured otherwise.
 pub const LOST_BYTES_DEFAULT: u64 = 64 << 20;
+/// What is told of lost batches that were republished, returned or dropped is forgotten this long after they were lost.
+pub(crate) const LOST_SETTLED_MS: i64 = 7 * 24 * 3600 * 1000;
+/// A batch of which nobody knows whether its producer was answered is republished this long after it was lost: by
+/// then a producer that was not answered has sent it again.
+pub const RESCUE_WAIT_MS: i64 = 30_000;
+/// Read at once in the search for what is in the log already.
+pub(crate) const RESCUE_READ_BYTES: usize = 4 << 20;
+/// Most of the log that is searched so: with more written since, lost batches are kept.
+pub const RESCUE_SEARCH_BYTES_MAX: u64 = 16 << 30;
 /// Messages that wait to be taken; past it new ones are dropped, and sent again by the group when it matters.
 pub(crate) const MESSAGES_MAX: usize = 16 << 10;
 /// After this long the mark learns of a commit that no flush followed.

@@ -14,11 +14,16 @@ use base::disk::{Disk, DiskError, DiskFile};
 use base::{LogIndex, Offset, ProducerId, Term, Timestamp};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::config::LostPolicy;
 use crate::file::LogFile;
 use crate::flush::{remove_if_there, unless_full};
 use crate::frame::{Frame, Place};
-use crate::limits::{ACKED_RANGES_MAX, LOST_MANIFEST_BYTES_MAX, SCAN_BYTES};
+use crate::limits::{ACKED_RANGES_MAX, LOST_MANIFEST_BYTES_MAX, LOST_SETTLED_MS, SCAN_BYTES};
 use crate::scan::Scanner;
+
+mod settle;
+
+pub use settle::{SettleDone, SettleJob};
 
 const FOLDER: &str = "lost+found";
 const SUFFIX: &str = ".lost";
@@ -34,6 +39,40 @@ pub enum Acked {
     Yes,
     /// Written before this process started: nobody knows any more.
     Unknown,
+}
+
+/// What became of a lost batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LostState {
+    /// Its bytes are here.
+    Kept,
+    /// In the log again, as a new batch.
+    Republished,
+    /// In the log after all: another leader still had it, or its producer sent it again. Its bytes are here.
+    Returned,
+    /// Given up: by the topic's policy, or by hand.
+    Dropped,
+}
+
+impl LostState {
+    fn of(byte: u8) -> Option<Self> {
+        [Self::Kept, Self::Republished, Self::Returned, Self::Dropped].into_iter().find(|state| state.byte() == byte)
+    }
+
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Kept => 0,
+            Self::Republished => 1,
+            Self::Returned => 2,
+            Self::Dropped => 3,
+        }
+    }
+
+    /// The batch's bytes are in the file.
+    #[must_use]
+    pub const fn has_bytes(self) -> bool {
+        matches!(self, Self::Kept | Self::Returned)
+    }
 }
 
 /// A suffix of the log that was replaced, saved in `lost+found/`.
@@ -63,9 +102,33 @@ pub struct LostBatch {
     pub acked: Acked,
     /// Part of a transaction, or its end: never to be published again, for the transaction went on elsewhere.
     pub transactional: bool,
+    pub state: LostState,
     /// Where it lies in the file.
     pub position: u64,
+    /// 0 if its bytes are no longer there.
     pub size_bytes: u32,
+}
+
+impl LostBatch {
+    pub(crate) fn give_up(&mut self, state: LostState) {
+        self.state = state;
+        if !state.has_bytes() {
+            self.size_bytes = 0;
+        }
+    }
+}
+
+impl LostFound {
+    /// Batches whose fate is open.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.batches.iter().filter(|batch| batch.state == LostState::Kept).count() as u64
+    }
+
+    /// All that was to be done about it was done long ago.
+    pub(crate) fn is_over(&self, wall: Timestamp) -> bool {
+        self.kept() == 0 && wall.0.saturating_sub(self.saved_at.0) >= LOST_SETTLED_MS
+    }
 }
 
 /// What was acknowledged before it was committed: ranges of offsets, none touching another, rising.
@@ -120,10 +183,11 @@ impl AckedRanges {
 #[derive(Debug)]
 pub(crate) struct Saver {
     pub acked: AckedRanges,
+    pub policy: LostPolicy,
     pub bytes_max: u64,
     pub wall: Timestamp,
     pub replaced_by: Term,
-    /// What is there, oldest first: path, bytes, batches.
+    /// What is there, oldest first: path, bytes, batches that are kept.
     pub there: Vec<(String, u64, u64)>,
     pub dropped_batches: u64,
 }
@@ -143,6 +207,11 @@ impl Saver {
         let mut lost = self.above(files, place);
         let mut dropped_batches = self.dropped_batches;
         let mut dropped_paths = Vec::new();
+        if self.policy == LostPolicy::Drop {
+            // What they were is still told.
+            dropped_batches += lost.len() as u64;
+            lost.iter_mut().for_each(|(.., batch)| batch.give_up(LostState::Dropped));
+        }
         let size = |lost: &[Lost]| {
             let bytes: u64 = lost.iter().map(|(.., batch)| u64::from(batch.size_bytes)).sum();
             bytes + (HEADER_BYTES + lost.len() * ENTRY_BYTES + 4) as u64
@@ -152,7 +221,8 @@ impl Saver {
             Some(*bytes)
         });
         let fit = too_many.take_while(|bytes| bytes + (HEADER_BYTES as u64 + 4) <= self.bytes_max).count();
-        dropped_batches += (lost.len() - fit) as u64;
+        let kept = |lost: &[Lost]| lost.iter().filter(|(.., batch)| batch.state == LostState::Kept).count() as u64;
+        dropped_batches += kept(&lost[..lost.len() - fit]);
         lost.drain(..lost.len() - fit);
         if lost.is_empty() {
             return Ok(Saved { lost: None, dropped_paths, dropped_batches });
@@ -171,7 +241,7 @@ impl Saver {
         let saved = match written {
             Ok(saved) => Some(saved),
             Err(DiskError::Full { .. }) => {
-                dropped_batches += lost.len() as u64;
+                dropped_batches += kept(&lost);
                 None
             }
             Err(error) => return Err(error),
@@ -200,6 +270,7 @@ impl Saver {
                         producer: header.producer_id,
                         acked: self.acked.of(&header),
                         transactional: header.is_transactional(),
+                        state: LostState::Kept,
                         position: 0,
                         size_bytes: u32::try_from(header.size_bytes).unwrap_or(u32::MAX),
                     };
@@ -262,8 +333,8 @@ fn copy(files: &[Arc<LogFile>], lost: &[Lost], to: &dyn DiskFile) -> Result<(), 
     Ok(())
 }
 
-/// What lies in the folder, oldest first, and the names of what cannot be read.
-pub(crate) fn list(disk: &dyn Disk, dir: &str) -> Result<(Vec<LostFound>, Vec<String>), DiskError> {
+/// What lies in the folder, oldest first, and the names of what cannot be read. Forgets what was over long ago.
+pub(crate) fn list(disk: &dyn Disk, dir: &str, wall: Timestamp) -> Result<(Vec<LostFound>, Vec<String>), DiskError> {
     let folder = format!("{dir}/{FOLDER}");
     let entries = match disk.list(&folder) {
         Ok(entries) => entries,
@@ -278,6 +349,7 @@ pub(crate) fn list(disk: &dyn Disk, dir: &str) -> Result<(Vec<LostFound>, Vec<St
             continue;
         }
         match read(disk, &path)? {
+            Some(one) if one.is_over(wall) => remove_if_there(disk, &path)?,
             Some(one) => found.push(one),
             None => unreadable.push(path),
         }
@@ -331,7 +403,8 @@ fn encode(found: &LostFound) -> Bytes {
             Acked::Unknown => 2,
         });
         bytes.put_u8(u8::from(batch.transactional));
-        bytes.put_slice(&[0; 6]);
+        bytes.put_u8(batch.state.byte());
+        bytes.put_slice(&[0; 5]);
     }
     bytes.put_u32(crc32c(&bytes[HEADER_BYTES..]));
     bytes.freeze()
@@ -372,6 +445,7 @@ fn decode(bytes: &[u8], path: &str, size_bytes: u64) -> Option<LostFound> {
                 _ => return None,
             },
             transactional: entry.get_u8() == 1,
+            state: LostState::of(entry.get_u8())?,
         })
     };
     let batches: Option<Vec<LostBatch>> = body.chunks_exact(ENTRY_BYTES).map(batch).collect();

@@ -27,6 +27,7 @@ mod flushing;
 mod quiet;
 mod reading;
 mod replication;
+mod rescuing;
 mod retention;
 mod transactions;
 
@@ -77,6 +78,8 @@ pub struct Partition {
     replaced: Option<Offset>,
     lost: VecDeque<LostFound>,
     lost_dropped: u64,
+    /// A file of lost+found is being written anew.
+    settling: bool,
     /// When the owner last said what time it is.
     now: Now,
     mark: Mark,
@@ -194,7 +197,7 @@ impl Partition {
             Some(voted) if voted.term >= last_term => voted,
             _ => HardState { term: last_term, vote: None, commit: LogIndex::ZERO },
         };
-        let (lost, unreadable) = lost::list(disk.as_ref(), dir)?;
+        let (lost, unreadable) = lost::list(disk.as_ref(), dir, now.wall)?;
         recovery.findings.extend(unreadable.iter().map(|path| format!("{path} cannot be read; it is left as it is")));
         let set_aside = damage::list(disk.as_ref(), dir)?;
         let list: Vec<_> = files.iter().cloned().collect();
@@ -249,6 +252,7 @@ impl Partition {
             replaced: None,
             lost_dropped: lost.iter().map(|found| found.dropped_batches).max().unwrap_or(0),
             lost: lost.into(),
+            settling: false,
             now,
             mark,
             mark_file: recovered.mark_file,

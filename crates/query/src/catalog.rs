@@ -41,6 +41,8 @@ pub struct LostRow {
     pub producer_id: i64,
     /// `yes`, `no` or `unknown`.
     pub acknowledged: String,
+    /// `kept`, `waiting` (to be republished), `republished`, `returned` or `dropped`.
+    pub state: String,
     pub size_bytes: i64,
 }
 

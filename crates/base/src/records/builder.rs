@@ -78,6 +78,17 @@ impl BatchBuilder {
         value: Option<&[u8]>,
         headers: &[(&str, Option<&[u8]>)],
     ) -> &mut Self {
+        self.push_record(timestamp, key, value, headers.iter().map(|(key, value)| (key.as_bytes(), *value)))
+    }
+
+    /// As [`BatchBuilder::push`], for headers as they were read.
+    pub fn push_record<'a>(
+        &mut self,
+        timestamp: Timestamp,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    ) -> &mut Self {
         let base = *self.base_timestamp.get_or_insert(timestamp);
         self.max_timestamp = self.max_timestamp.max(timestamp);
         let record = &mut self.scratch;
@@ -89,8 +100,8 @@ impl BatchBuilder {
         put_bytes(record, value);
         put_length(record, headers.len());
         for (key, value) in headers {
-            put_bytes(record, Some(key.as_bytes()));
-            put_bytes(record, *value);
+            put_bytes(record, Some(key));
+            put_bytes(record, value);
         }
         put_length(&mut self.records, self.scratch.len());
         self.records.extend_from_slice(&self.scratch);

@@ -40,6 +40,12 @@ const fn word(
 pub const DEFS: &[ConfigDef] = &[
     word("cleanup.policy", &["delete"], "delete", "what happens to old records; compact is not supported"),
     word("compression.type", &["producer"], "producer", "batches are kept as the producer compressed them"),
+    word(
+        "lost.batches.policy",
+        &["keep", "republish", "drop"],
+        "keep",
+        "what is done with batches that a leader had not passed on and another leader's records replaced",
+    ),
     number("max.message.bytes", 1_024, 16 << 20, "1048588", "largest batch accepted, in bytes"),
     word(
         "message.timestamp.type",
@@ -61,12 +67,21 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// What is done with what another leader's records replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LostPolicy {
+    Keep,
+    Republish,
+    Drop,
+}
+
 /// A topic's configuration with defaults filled in and units in the types.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicConfig {
     pub batch_bytes_max: usize,
     pub file_age_ms_max: u64,
     pub file_bytes_max: u64,
+    pub lost_policy: LostPolicy,
     pub min_insync_replicas: u32,
     /// `None`: no bound.
     pub retention_bytes: Option<u64>,
@@ -111,6 +126,11 @@ impl TopicConfig {
             batch_bytes_max: usize::try_from(number("max.message.bytes")).unwrap_or(1_048_588),
             file_age_ms_max: bound("segment.ms").unwrap_or(u64::MAX),
             file_bytes_max: bound("segment.bytes").unwrap_or(256 << 20),
+            lost_policy: match text("lost.batches.policy") {
+                "republish" => LostPolicy::Republish,
+                "drop" => LostPolicy::Drop,
+                _ => LostPolicy::Keep,
+            },
             min_insync_replicas: u32::try_from(number("min.insync.replicas")).unwrap_or(1),
             retention_bytes: bound("retention.bytes"),
             retention_ms: bound("retention.ms"),

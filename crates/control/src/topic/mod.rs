@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Refused;
 
-pub use config::{ConfigDef, ConfigKind, DEFS, TimestampType, TopicConfig};
+pub use config::{ConfigDef, ConfigKind, DEFS, LostPolicy, TimestampType, TopicConfig};
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Topic {

@@ -9,6 +9,7 @@ fn batch(at: i64, acked: Acked, position: u64) -> LostBatch {
         producer: ProducerId(-1),
         acked,
         transactional: at % 2 == 1,
+        state: if at == 12 { LostState::Returned } else { LostState::Kept },
         position,
         size_bytes: 70,
     }

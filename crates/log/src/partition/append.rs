@@ -14,7 +14,7 @@ use super::Partition;
 use crate::frame::Place;
 use crate::producers::Verdict;
 use crate::storage::{Now, Written};
-use crate::{AppendError, TimestampType};
+use crate::{AppendError, TimestampType, rescue};
 
 /// What an append gave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +31,14 @@ pub struct Appended {
     pub duplicate: bool,
 }
 
+/// Who gave a batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Giver {
+    Producer,
+    /// It lay in lost+found.
+    Rescue,
+}
+
 impl Partition {
     /// Takes the batches of one producer request: validates them, gives them offsets, writes them. They are
     /// durable once [`Partition::committed`] reaches `next_offset`, which takes a flush.
@@ -38,13 +46,32 @@ impl Partition {
     /// # Errors
     /// See [`AppendError`]. Of several batches, those before the refused one are kept.
     pub fn append(&mut self, now: Tick, wall: Timestamp, batches: Bytes) -> Result<Appended, AppendError> {
+        self.append_from(now, wall, batches, Giver::Producer)
+    }
+
+    /// As [`Partition::append`], for a batch that a [`crate::Rescue`] gave: it may be larger than the topic allows, because
+    /// its records say now where they were.
+    ///
+    /// # Errors
+    /// As `append`; `FencedEpoch` if a batch that was lost after it is in the log again.
+    pub fn append_rescued(&mut self, now: Tick, wall: Timestamp, batch: Bytes) -> Result<Appended, AppendError> {
+        self.append_from(now, wall, batch, Giver::Rescue)
+    }
+
+    fn append_from(
+        &mut self,
+        now: Tick,
+        wall: Timestamp,
+        batches: Bytes,
+        from: Giver,
+    ) -> Result<Appended, AppendError> {
         self.check_running()?;
         self.now = Now { tick: now, wall };
         if !self.is_alone() {
             // What a follower remembers of a producer says nothing to that producer.
             self.lead()?;
         }
-        let headers = self.validate(&batches)?;
+        let headers = self.validate(&batches, from)?;
         let log_append_time = matches!(self.config.timestamp_type, TimestampType::LogAppendTime).then_some(wall);
         let mut appended: Option<Appended> = None;
         let mut rest = batches;
@@ -79,12 +106,15 @@ impl Partition {
     }
 
     /// The headers of `batches`, each of which may be appended as far as its bytes can tell.
-    fn validate(&self, batches: &Bytes) -> Result<Vec<BatchHeader>, AppendError> {
+    fn validate(&self, batches: &Bytes, from: Giver) -> Result<Vec<BatchHeader>, AppendError> {
         let mut headers = Vec::with_capacity(1);
         let mut rest = &batches[..];
         while !rest.is_empty() {
             let header = BatchHeader::check(rest)?;
-            if header.size_bytes > self.config.batch_bytes_max {
+            if rescue::is_rescuer(header.producer_id) != (from == Giver::Rescue) {
+                return Err(AppendError::Unsupported("this producer id is not given to producers"));
+            }
+            if from == Giver::Producer && header.size_bytes > self.config.batch_bytes_max {
                 return Err(AppendError::TooLarge { bytes: header.size_bytes, bytes_max: self.config.batch_bytes_max });
             }
             if header.is_control() {

@@ -231,10 +231,11 @@ impl Partition {
         let members = (std::mem::take(&mut self.members_dirty) || install.is_some()).then_some(roster);
         let saver = Saver {
             acked: self.acked.clone(),
+            policy: self.config.lost_policy,
             bytes_max: self.config.lost_bytes_max,
             wall: self.now.wall,
             replaced_by: by,
-            there: self.lost.iter().map(|one| (one.path.clone(), one.size_bytes, one.batches.len() as u64)).collect(),
+            there: self.lost.iter().map(|one| (one.path.clone(), one.size_bytes, one.kept())).collect(),
             dropped_batches: self.lost_dropped,
         };
         let storage = self.group.storage_mut();

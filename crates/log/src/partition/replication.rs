@@ -19,9 +19,9 @@ pub struct PartitionStatus {
     pub damaged: bool,
     /// The leader's entries wait for this disk.
     pub stalled: bool,
-    /// Batches in lost+found.
+    /// Batches kept in lost+found.
     pub lost_batches: u64,
-    /// Batches that lost+found had no room for.
+    /// Batches that lost+found had no room for, or that were given up.
     pub lost_dropped: u64,
     /// The first offset that readers of committed transactions do not see.
     pub last_stable: Offset,
@@ -172,7 +172,7 @@ impl Partition {
         PartitionStatus {
             damaged: self.is_damaged(),
             stalled: self.stalled.is_some(),
-            lost_batches: self.lost.iter().map(|found| found.batches.len() as u64).sum(),
+            lost_batches: self.lost.iter().map(LostFound::kept).sum(),
             lost_dropped: self.lost_dropped,
             last_stable: self.last_stable(),
             oldest_transaction: self.oldest_transaction(),

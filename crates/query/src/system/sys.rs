@@ -150,7 +150,7 @@ fn queries(resolver: &Resolver) -> Rows {
 fn lost_batches(resolver: &Resolver) -> Rows {
     let mut rows = Rows::new(
         "topic text, partition long, node long, saved_at text, term long, replaced_by_term long, base_offset long, \
-         last_offset long, records long, producer_id long, acknowledged text, size_bytes long, path text",
+         last_offset long, records long, producer_id long, acknowledged text, state text, size_bytes long, path text",
     );
     for lost in resolver.lost() {
         rows.push(vec![
@@ -165,6 +165,7 @@ fn lost_batches(resolver: &Resolver) -> Rows {
             lost.records.into(),
             lost.producer_id.into(),
             lost.acknowledged.as_str().into(),
+            lost.state.as_str().into(),
             lost.size_bytes.into(),
             lost.path.as_str().into(),
         ]);

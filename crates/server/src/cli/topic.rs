@@ -1,6 +1,7 @@
-//! `topic ls | create | describe | delete | produce | consume`.
+//! `topic ls | create | describe | delete | produce | consume | lost`.
 
 mod consume;
+mod lost;
 mod produce;
 
 use clap::{Args, Subcommand};
@@ -25,6 +26,9 @@ pub enum TopicCommand {
     Produce(produce::Produce),
     /// Print records
     Consume(consume::Consume),
+    /// Look after what leaders that were cut off or killed had not passed on
+    #[command(subcommand)]
+    Lost(lost::LostCommand),
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +86,7 @@ pub fn run(command: &TopicCommand) -> Result<(), Failure> {
         TopicCommand::Delete(args) => delete(args),
         TopicCommand::Produce(args) => produce::run(args),
         TopicCommand::Consume(args) => consume::run(args),
+        TopicCommand::Lost(command) => lost::run(command),
     }
 }
 

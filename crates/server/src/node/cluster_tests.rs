@@ -9,7 +9,7 @@ use base::{Offset, PartitionIndex, Timestamp, TopicPartition};
 use bytes::Bytes;
 use log::ReadLimit;
 
-use super::{Acks, NodeError, time};
+use super::{Acks, LostAct, LostWhich, NodeError, time};
 use crate::edge::testing::Cluster;
 
 fn batch(value: &str) -> Bytes {
@@ -150,4 +150,99 @@ fn everyone_is_killed_and_nothing_is_lost() {
     create_topic(&cluster, 2, "u", 1);
     let there = read(&cluster, cluster.leader(topic), topic);
     assert_eq!(there[..values.len()], values[..]);
+}
+
+/// Batches that a killed leader had acknowledged alone lie in its lost+found when it is back: their states on all nodes.
+fn states_of_lost(cluster: &Cluster, by: u32) -> Vec<String> {
+    let (rows, warnings) = cluster.run(by, cluster.node(by).lost_batches(Duration::from_secs(3)));
+    assert_eq!(warnings, Vec::<String>::new());
+    rows.into_iter().map(|row| format!("{} {}", row.base_offset, row.state)).collect()
+}
+
+/// The leader writes `values` alone, one batch each, and is killed; another one writes `instead`; the old one is back and has
+/// lost them. Who it was.
+fn lose(cluster: &mut Cluster, topic: TopicPartition, values: &[&str], instead: &str) -> u32 {
+    append(cluster, topic, "before");
+    let old = cluster.leader(topic);
+    let others: Vec<u32> = cluster.ids().into_iter().filter(|id| *id != old).collect();
+    let node = cluster.node(old);
+    others.iter().for_each(|id| cluster.kill(*id));
+    for value in values {
+        let deadline = time::now().plus(50);
+        // Without the others nobody is told that it is written, but it is.
+        drop(cluster.run(old, node.append(topic, batch(value), Acks::Leader, deadline)));
+    }
+    drop(node);
+    cluster.kill(old);
+    others.iter().for_each(|id| cluster.begin(*id));
+    append(cluster, topic, instead);
+    cluster.begin(old);
+    cluster.until("the old leader is back", |cluster| {
+        let end = committed(cluster, cluster.leader(topic), topic);
+        committed(cluster, old, topic) >= end
+    });
+    old
+}
+
+#[test]
+fn what_was_lost_is_republished_once_or_dropped_by_hand() {
+    let mut cluster = Cluster::start(3);
+    let topic = create_topic(&cluster, 1, "t", 1);
+    let old = lose(&mut cluster, topic, &["lost 1", "lost 2", "lost 3"], "instead");
+    let kept = states_of_lost(&cluster, 1);
+    assert!(kept.len() >= 2 && kept.iter().all(|state| state.ends_with(" kept")), "{kept:?}");
+    let which = |offset| LostWhich { topic: "t".to_owned(), offset, ..LostWhich::default() };
+    let patience = Duration::from_secs(3);
+    let by = cluster.ids().into_iter().find(|id| *id != old).expect("another");
+    let node = cluster.node(by);
+    // The second first, then the rest, then all again.
+    let done = cluster.run(by, node.act_on_lost(LostAct::Republish, &which(Some(2)), patience));
+    assert_eq!((done.done, done.kept, done.trouble), (1, 0, Vec::new()));
+    let done = cluster.run(by, node.act_on_lost(LostAct::Republish, &which(None), patience));
+    assert_eq!((done.done as usize, done.kept, done.trouble), (kept.len() - 1, 0, Vec::new()));
+    let done = cluster.run(by, node.act_on_lost(LostAct::Republish, &which(None), patience));
+    assert_eq!((done.done, done.there, done.kept, done.trouble), (0, 0, 0, Vec::new()));
+    drop(node);
+    let mut there = read(&cluster, cluster.leader(topic), topic);
+    there.sort();
+    let mut expected = vec!["before", "instead", "lost 1", "lost 2", "lost 3"];
+    expected.truncate(2 + kept.len());
+    assert_eq!(there, expected);
+    assert!(states_of_lost(&cluster, by).iter().all(|state| state.ends_with(" republished")));
+    // What was dropped is told and counted, also after a restart.
+    let topic = create_topic(&cluster, 1, "u", 1);
+    let old = lose(&mut cluster, topic, &["lost"], "instead");
+    let drop_it = LostWhich { topic: "u".to_owned(), ..LostWhich::default() };
+    let done = cluster.run(old, cluster.node(old).act_on_lost(LostAct::Drop, &drop_it, patience));
+    assert_eq!((done.done, done.trouble), (1, Vec::new()));
+    cluster.kill(old);
+    cluster.begin(old);
+    cluster.until("its replica is open", |cluster| cluster.node(old).reader(topic).is_some());
+    let status = cluster.run(old, cluster.node(old).logs().status(topic)).expect("status").replica;
+    assert_eq!((status.lost_batches, status.lost_dropped), (0, 1));
+    assert!(states_of_lost(&cluster, 1).contains(&"1 dropped".to_owned()));
+}
+
+#[test]
+fn policies_act_by_themselves() {
+    let mut cluster = Cluster::start(3);
+    let topics: Vec<TopicPartition> = ["drop", "keep"]
+        .iter()
+        .map(|policy| {
+            let config = BTreeMap::from([("lost.batches.policy".to_owned(), (*policy).to_owned())]);
+            let topic = cluster.run(1, cluster.node(1).create_topic(policy, 1, config)).expect("topic");
+            TopicPartition { topic: topic.id, partition: PartitionIndex(0) }
+        })
+        .collect();
+    let wrong = BTreeMap::from([("lost.batches.policy".to_owned(), "forget".to_owned())]);
+    let refused = cluster.run(1, cluster.node(1).create_topic("wrong", 1, wrong)).expect_err("no such policy");
+    assert!(refused.to_string().contains("use keep or republish or drop"), "{refused}");
+    for topic in &topics {
+        lose(&mut cluster, *topic, &["lost"], "instead");
+    }
+    cluster.until("the policies were followed", |cluster| states_of_lost(cluster, 1) == ["1 dropped", "1 kept"]);
+    // Another policy is for what lies there too.
+    let config = BTreeMap::from([("lost.batches.policy".to_owned(), "drop".to_owned())]);
+    cluster.run(1, cluster.node(1).set_topic_config("keep", config)).expect("altered");
+    cluster.until("it was given up", |cluster| states_of_lost(cluster, 1) == ["1 dropped", "1 dropped"]);
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use base::{NodeId, Timestamp, TopicPartition};
 use bytes::Bytes;
-use log::{Acked, LostFound};
+use control::topic::LostPolicy;
+use log::{Acked, LostFound, LostState};
 use query::LostRow;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,7 @@ struct Told {
     records: u32,
     producer: i64,
     acked: String,
+    state: String,
     size_bytes: u32,
 }
 
@@ -100,6 +102,7 @@ async fn here(deps: &Deps) -> Vec<Told> {
 fn rows_of(at: TopicPartition, found: &LostFound, deps: &Deps) -> Vec<Told> {
     let state = deps.meta.state();
     let topic = state.topics.get(&at.topic).map_or_else(|| at.topic.0.to_string(), |topic| topic.name.clone());
+    let policy = state.topics.get(&at.topic).map(|topic| topic.config().lost_policy);
     let row = |batch: &log::LostBatch| Told {
         topic: topic.clone(),
         partition: at.partition.0,
@@ -116,6 +119,14 @@ fn rows_of(at: TopicPartition, found: &LostFound, deps: &Deps) -> Vec<Told> {
             Acked::No => "no".to_owned(),
             Acked::Unknown => "unknown".to_owned(),
         },
+        state: match batch.state {
+            LostState::Kept if policy == Some(LostPolicy::Republish) && batch.is_republished() => "waiting",
+            LostState::Kept => "kept",
+            LostState::Republished => "republished",
+            LostState::Returned => "returned",
+            LostState::Dropped => "dropped",
+        }
+        .to_owned(),
         size_bytes: batch.size_bytes,
     };
     found.batches.iter().map(row).collect()
@@ -136,6 +147,7 @@ fn row(node: NodeId, told: Told) -> LostRow {
         records: told.records.into(),
         producer_id: told.producer,
         acknowledged: told.acked,
+        state: told.state,
         size_bytes: told.size_bytes.into(),
     }
 }

@@ -33,6 +33,7 @@ mod moves;
 pub mod query_threads;
 pub mod recovery;
 pub mod refound;
+mod rescue;
 mod router;
 mod serve;
 mod spool;
@@ -61,6 +62,7 @@ use crate::shell::logs::LogsHandle;
 use crate::shell::meta::{MasterStatus, MetaHandle};
 use crate::shell::peers::PeersHandle;
 use leaders::Leaders;
+pub use rescue::{Act as LostAct, Done as LostDone, Which as LostWhich};
 use router::Router;
 use tables::{TableStatus, Tables};
 
@@ -344,6 +346,16 @@ impl Node {
     }
 
     /// Every table with its counters.
+    /// What is in lost+found on all nodes, and which of them could not be asked.
+    pub async fn lost_batches(&self, patience: Duration) -> (Vec<query::LostRow>, Vec<String>) {
+        lost::everywhere(&self.tables, patience).await
+    }
+
+    /// Republishes or drops batches of lost+found, on whichever nodes they are.
+    pub async fn act_on_lost(&self, act: LostAct, which: &LostWhich, patience: Duration) -> LostDone {
+        rescue::by_hand(&self.tables, act, which, patience).await
+    }
+
     pub fn tables(&self) -> Vec<TableStatus> {
         self.tables.all().iter().map(|table| table.status(self.tables.deps())).collect()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{NodeId, PartitionIndex, ProducerId, TopicId, TopicPartition};
-use control::topic::TimestampType;
+use control::topic::{LostPolicy, TimestampType};
 use control::{Applied, Command, Refused, State, Topic, plan};
 use log::PartitionConfig;
 use log::groups::GroupError;
@@ -313,6 +313,11 @@ pub fn partition_config(topic: &Topic, config: &Config) -> PartitionConfig {
         timestamp_type: match own.timestamp_type {
             TimestampType::CreateTime => log::TimestampType::CreateTime,
             TimestampType::LogAppendTime => log::TimestampType::LogAppendTime,
+        },
+        lost_policy: match own.lost_policy {
+            LostPolicy::Keep => log::LostPolicy::Keep,
+            LostPolicy::Republish => log::LostPolicy::Republish,
+            LostPolicy::Drop => log::LostPolicy::Drop,
         },
         index_step_bytes: node.index_step_bytes.0,
         ..PartitionConfig::default()

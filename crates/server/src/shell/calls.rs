@@ -28,6 +28,10 @@ pub const LIVE_ROWS: u8 = 31;
 pub const HISTORY: u8 = 32;
 /// What is in the asked node's lost+found; see `node/lost.rs`.
 pub const LOST: u8 = 33;
+/// Batches of lost+found for a partition that the called node leads; see `node/rescue.rs`.
+pub const RESCUE: u8 = 34;
+/// Batches of the called node's lost+found are republished or dropped by hand; see `node/rescue.rs`.
+pub const LOST_ACT: u8 = 35;
 /// What time it is there; see `node/clocks.rs`.
 pub const CLOCK: u8 = 10;
 /// How many bytes of logs are there; see `edge/http/cluster.rs`.

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod mending;
+mod rescues;
 mod scenes;
 mod tellers;
 

@@ -20,6 +20,7 @@ pub mod error;
 pub mod guard;
 pub mod health;
 pub mod limits;
+mod lost;
 pub mod metrics;
 pub mod page;
 pub mod process;
@@ -66,6 +67,7 @@ fn router(context: &Context, policy: Policy) -> Router {
         .merge(druid::routes(context.clone()))
         .merge(api::routes(context.clone()))
         .merge(cluster::routes(context.clone()))
+        .merge(lost::routes(context.clone()))
         .merge(health::routes(context.clone()))
         .fallback(guard::not_found)
         .method_not_allowed_fallback(guard::wrong_method)

@@ -38,9 +38,9 @@ use tokio::sync::Semaphore;
 use crate::node::findings::{Finding, Findings, Severity};
 use crate::node::history::History;
 use crate::node::leaders::Leaders;
-use crate::node::lost;
 use crate::node::router::Router;
 use crate::node::time;
+use crate::node::{lost, rescue};
 use crate::shell::deep::DeepStorage;
 use crate::shell::logs::LogsHandle;
 use crate::shell::meta::MetaHandle;
@@ -262,6 +262,7 @@ impl Tables {
         freshness::serve(router, &self.deps.logs);
         borrow::serve(router, self);
         lost::serve(router, self);
+        rescue::start(router, &self.deps);
     }
 
     /// Above the bound of live memory the partition with the most rows is sealed early.

@@ -11,7 +11,7 @@ use log::{Appended, Marker, PartitionConfig, ProducerSeen, Reader, Seats, Verifi
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::{
-    Append, Behind, COMMANDS_MAX, Command, Leadership, LogsError, QUEUED_KIB_MAX, ReplicaStatus, Rounds, What,
+    Append, Behind, COMMANDS_MAX, Command, Leadership, LogsError, LostFile, QUEUED_KIB_MAX, ReplicaStatus, Rounds, What,
 };
 use crate::node::{Acks, time};
 use crate::shell::peers::{GroupFrame, Lane};
@@ -106,7 +106,17 @@ impl LogsHandle {
         acks: Acks,
         deadline: Tick,
     ) -> Result<Appended, LogsError> {
-        self.append_as(partition, batches, acks, deadline, None).await
+        self.append_as(partition, What::Batches(batches), acks, deadline, None).await
+    }
+
+    /// Appends batches that a [`log::Rescue`] gave; answers when they are durable on a majority.
+    pub async fn append_rescued(
+        &self,
+        partition: TopicPartition,
+        batches: Bytes,
+        deadline: Tick,
+    ) -> Result<Appended, LogsError> {
+        self.append_as(partition, What::Rescued(batches), Acks::All, deadline, None).await
     }
 
     /// As [`LogsHandle::append`], refused with `NotLeader` unless this node leads in `term`: what was decided in
@@ -119,21 +129,25 @@ impl LogsHandle {
         deadline: Tick,
         term: Term,
     ) -> Result<Appended, LogsError> {
-        self.append_as(partition, batches, acks, deadline, Some(term)).await
+        self.append_as(partition, What::Batches(batches), acks, deadline, Some(term)).await
     }
 
     async fn append_as(
         &self,
         partition: TopicPartition,
-        batches: Bytes,
+        what: What,
         acks: Acks,
         deadline: Tick,
         term: Option<Term>,
     ) -> Result<Appended, LogsError> {
-        let kibs = u32::try_from(batches.len().div_ceil(1024).clamp(1, QUEUED_KIB_MAX)).unwrap_or(1);
+        let bytes = match &what {
+            What::Batches(batches) | What::Rescued(batches) => batches.len(),
+            What::Marker(..) => 0,
+        };
+        let kibs = u32::try_from(bytes.div_ceil(1024).clamp(1, QUEUED_KIB_MAX)).unwrap_or(1);
         let permits = self.permits(kibs, deadline).await?;
         let (reply, answer) = oneshot::channel();
-        let append = Append { partition, what: What::Batches(batches), acks, deadline, term, reply };
+        let append = Append { partition, what, acks, deadline, term, reply };
         self.commands.0.send(Command::Append { append, permits }).map_err(|_| LogsError::Closed)?;
         answer.await.map_err(|_| LogsError::Closed)?
     }
@@ -230,6 +244,32 @@ impl LogsHandle {
     /// What this replica had written and another leader's records have replaced.
     pub async fn lost(&self, partition: TopicPartition) -> Result<Vec<log::LostFound>, LogsError> {
         self.ask(|reply| Command::Lost { partition, reply }).await
+    }
+
+    /// What of it the topic's policy has something to do with now.
+    pub async fn lost_due(&self, partition: TopicPartition) -> Result<Vec<log::LostFound>, LogsError> {
+        self.ask(|reply| Command::LostDue { partition, reply }).await
+    }
+
+    /// What republishes one file of it. `None`: there is no such file, or its batches may still come back.
+    pub async fn rescue(
+        &self,
+        partition: TopicPartition,
+        file: LostFile,
+        by_hand: bool,
+    ) -> Result<Option<log::Rescue>, LogsError> {
+        self.ask(|reply| Command::Rescue { partition, file, by_hand, reply }).await
+    }
+
+    /// Notes what became of batches of one file of it, durably. False: there is no such file, its batches may still come back,
+    /// or another is being written.
+    pub async fn settle(
+        &self,
+        partition: TopicPartition,
+        file: LostFile,
+        fates: Vec<(usize, log::LostState)>,
+    ) -> Result<bool, LogsError> {
+        self.ask(|reply| Command::Settle { partition, file, fates, reply }).await
     }
 
     /// The partitions that are open here.

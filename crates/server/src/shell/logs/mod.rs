@@ -27,6 +27,7 @@ mod care;
 mod cluster_tests;
 mod handle;
 mod insync;
+mod lost;
 mod opening;
 mod owner;
 mod reads;
@@ -234,6 +235,26 @@ enum Command {
         partition: TopicPartition,
         reply: Reply<Vec<log::LostFound>>,
     },
+    /// What of it the topic's policy has something to do with now.
+    LostDue {
+        partition: TopicPartition,
+        reply: Reply<Vec<log::LostFound>>,
+    },
+    /// Republishes one file of it.
+    Rescue {
+        partition: TopicPartition,
+        file: LostFile,
+        by_hand: bool,
+        reply: Reply<Option<log::Rescue>>,
+    },
+    /// Notes what became of the batches of one file of it. False: not now.
+    Settle {
+        partition: TopicPartition,
+        file: LostFile,
+        fates: Vec<(usize, log::LostState)>,
+        reply: Reply<bool>,
+    },
+    Settled(TopicPartition, log::SettleDone, Reply<bool>),
     Flushed(TopicPartition, Result<FlushDone, DiskError>),
     /// What was read for followers that are behind.
     Read(TopicPartition, ReadDone),
@@ -256,9 +277,14 @@ struct Append {
     reply: Reply<Appended>,
 }
 
+/// A file of lost+found: its path, and when it was saved.
+pub type LostFile = (String, base::Timestamp);
+
 /// What is appended.
 enum What {
     Batches(Bytes),
+    /// They lay in lost+found.
+    Rescued(Bytes),
     /// The end of a transaction, with its number: the coordinator's term and round.
     Marker(Marker, (u64, u64)),
 }

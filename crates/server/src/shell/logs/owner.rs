@@ -41,6 +41,7 @@ const CLOCK_EVERY: usize = 8;
 pub(super) enum Job {
     Flush(TopicPartition, FlushJob),
     Care(TopicPartition, CareJob),
+    Settle(TopicPartition, log::SettleJob, Reply<bool>),
 }
 
 /// Starts the owner thread and the flushers of one disk.
@@ -104,6 +105,7 @@ fn flush_loop(inbox: &Mutex<mpsc::Receiver<Job>>, done: &mpsc::Sender<Command>) 
         let told = match job {
             Ok(Job::Flush(partition, job)) => Command::Flushed(partition, job.run()),
             Ok(Job::Care(partition, job)) => Command::Cared(partition, job.run()),
+            Ok(Job::Settle(partition, job, reply)) => Command::Settled(partition, job.run(), reply),
             Err(_) => return,
         };
         if done.send(told).is_err() {
@@ -282,6 +284,12 @@ impl Owner {
                 answer(reply, slot.map(|slot| slot.partition.producers()));
             }
             Command::Lost { partition, reply } => answer(reply, self.lost(partition)),
+            Command::LostDue { partition, reply } => answer(reply, self.lost_due(partition)),
+            Command::Rescue { partition, file, by_hand, reply } => {
+                answer(reply, self.rescue(partition, &file, by_hand));
+            }
+            Command::Settle { partition, file, fates, reply } => self.settle(partition, &file, &fates, reply),
+            Command::Settled(partition, done, reply) => answer(reply, self.settled(partition, done)),
             Command::Flushed(partition, result) => self.flushed(partition, result),
             Command::Cared(partition, done) => self.cared(partition, done),
             Command::Message(_) | Command::Close { .. } | Command::Abandon => unreachable!("the loop takes it"),
@@ -357,6 +365,7 @@ impl Owner {
         }
         let appended = match what {
             What::Batches(batches) => slot.partition.append(now, time::wall(), batches),
+            What::Rescued(batches) => slot.partition.append_rescued(now, time::wall(), batches),
             What::Marker(marker, mark) => slot.mark(now, time::wall(), marker, mark),
         };
         match appended {

@@ -231,11 +231,6 @@ impl Owner {
         Ok(Some(slot.partition.verify_begin(time::now(), producer, epoch)))
     }
 
-    pub(super) fn lost(&self, id: TopicPartition) -> Result<Vec<log::LostFound>, LogsError> {
-        let slot = self.partitions.get(&id).ok_or_else(|| self.missing(id))?;
-        Ok(slot.partition.lost_and_found())
-    }
-
     pub(super) fn status(&mut self, id: TopicPartition) -> Result<ReplicaStatus, LogsError> {
         self.credit(id);
         let slot = self.partitions.get(&id).ok_or_else(|| self.missing(id))?;
