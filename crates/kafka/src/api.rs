@@ -100,6 +100,7 @@ apis! {
     DescribeProducers = 61, advertised 0, 0..=0, flexible 0, schema::DESCRIBE_PRODUCERS;
     DescribeTransactions = 65, advertised 0, 0..=0, flexible 0, schema::DESCRIBE_TRANSACTIONS;
     ListTransactions = 66, advertised 0, 0..=1, flexible 0, schema::LIST_TRANSACTIONS;
+    DescribeTopicPartitions = 75, advertised 0, 0..=0, flexible 0, schema::DESCRIBE_TOPIC_PARTITIONS;
 }
 
 const fn index_of(key: ApiKey) -> usize {

@@ -75,6 +75,7 @@ requests! {
     OffsetDelete(msg::OffsetDeleteRequest),
     DescribeCluster(msg::DescribeClusterRequest),
     DescribeProducers(msg::DescribeProducersRequest),
+    DescribeTopicPartitions(msg::DescribeTopicPartitionsRequest),
 }
 
 /// Reads a whole frame, without its length field.

@@ -95,6 +95,7 @@ responses! {
     OffsetDelete(msg::OffsetDeleteResponse),
     DescribeCluster(msg::DescribeClusterResponse),
     DescribeProducers(msg::DescribeProducersResponse),
+    DescribeTopicPartitions(msg::DescribeTopicPartitionsResponse),
 }
 
 impl Response {

@@ -36,6 +36,8 @@ enum Kind {
     Numbers(usize),
     Texts,
     Structs(&'static [Field]),
+    /// One byte that is negative if it is absent, then its fields.
+    Maybe(&'static [Field]),
 }
 
 impl Field {
@@ -88,6 +90,12 @@ impl Walk {
                 self.reader.skip(count.saturating_mul(bytes))
             }
             Kind::Texts => (0..self.list()?).try_for_each(|_| self.prefixed(LengthWidth::Two)),
+            Kind::Maybe(fields) => {
+                if self.reader.i8()? < 0 {
+                    return Ok(());
+                }
+                self.structure(fields)
+            }
             Kind::Structs(fields) => (0..self.list()?).try_for_each(|_| self.structure(fields)),
         }
     }

@@ -18,9 +18,15 @@ const fn list(fields: &'static [Field]) -> Field {
     Field::new(Kind::Structs(fields))
 }
 
+const fn maybe(fields: &'static [Field]) -> Field {
+    Field::new(Kind::Maybe(fields))
+}
+
 pub const API_VERSIONS: &[Field] = &[TEXT.since(3), TEXT.since(3)];
 
 pub const METADATA: &[Field] = &[list(&[UUID.since(10), TEXT]), BOOL.since(4), BOOL.since(8).until(10), BOOL.since(8)];
+
+pub const DESCRIBE_TOPIC_PARTITIONS: &[Field] = &[list(&[TEXT]), I32, maybe(&[TEXT, I32])];
 
 pub const LIST_OFFSETS: &[Field] = &[I32, I8.since(2), list(&[TEXT, list(&[I32, I32.since(4), I64])]), I32.since(10)];
 

@@ -88,6 +88,13 @@ impl Maker<'_> {
             Kind::Numbers(bytes) => self.list(|maker| maker.fixed(bytes)),
             Kind::Texts => self.list(|maker| maker.field(Kind::Text)),
             Kind::Structs(fields) => self.list(|maker| maker.structure(fields)),
+            Kind::Maybe(fields) => {
+                let is_there = self.random.below(2) == 0;
+                self.out.put_i8(if is_there { 1 } else { -1 });
+                if is_there {
+                    self.structure(fields);
+                }
+            }
         }
     }
 
@@ -289,7 +296,8 @@ fn encode(request: &Request, version: i16) -> Option<Bytes> {
         EndTxn,
         TxnOffsetCommit,
         DescribeTransactions,
-        ListTransactions
+        ListTransactions,
+        DescribeTopicPartitions
     )
 }
 
@@ -436,7 +444,8 @@ fn every_response_can_be_written_in_every_version() {
             EndTxn(msg::EndTxnResponse),
             TxnOffsetCommit(msg::TxnOffsetCommitResponse),
             DescribeTransactions(msg::DescribeTransactionsResponse),
-            ListTransactions(msg::ListTransactionsResponse)
+            ListTransactions(msg::ListTransactionsResponse),
+            DescribeTopicPartitions(msg::DescribeTopicPartitionsResponse)
         );
         let header = RequestHeader { api: api.key, version, correlation_id: 5, client_id: None };
         let chunks = response.encode(&header).unwrap();

@@ -8,8 +8,8 @@ use kafka::{ErrorCode, Request, RequestHeader, Response};
 
 use super::connection::{Answer, Work};
 use super::{
-    Client, Edge, cluster, configs, elections, fetch, groups, metadata, offsets, produce, producers, reassign, topics,
-    transactions,
+    Client, Edge, cluster, configs, described, elections, fetch, groups, metadata, offsets, produce, producers,
+    reassign, topics, transactions,
 };
 
 /// The handler of one connection's requests.
@@ -35,6 +35,7 @@ async fn answer(edge: &Arc<Edge>, client: &Client, header: &RequestHeader, reque
         Request::ApiVersions(_) => api_versions(ErrorCode::None),
         Request::ApiVersionsOfUnknownVersion => api_versions(ErrorCode::UnsupportedVersion),
         Request::Metadata(request) => Box::pin(metadata::metadata(edge, client, version, request)).await.into(),
+        Request::DescribeTopicPartitions(request) => described::describe(edge, request).into(),
         Request::DescribeCluster(request) => cluster::describe_cluster(edge, client, version, &request).into(),
         Request::DescribeLogDirs(request) => cluster::describe_log_dirs(edge, version, &request).into(),
         Request::ListOffsets(request) => offsets::list_offsets(edge, version, request).await.into(),

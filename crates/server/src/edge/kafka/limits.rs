@@ -44,3 +44,5 @@ pub const ELECTION_WAIT_MS_MAX: u64 = 30_000;
 
 /// Longest wait of DeleteRecords for a majority of the replicas.
 pub const DELETE_WAIT_MS_MAX: u64 = 30_000;
+/// Most partitions that one answer to DescribeTopicPartitions tells of, whatever was asked for: as Kafka has it.
+pub const DESCRIBED_PARTITIONS_MAX: usize = 2_000;

@@ -14,6 +14,7 @@ mod budget;
 mod cluster;
 mod configs;
 mod connection;
+mod described;
 mod dispatch;
 mod elections;
 mod errors;

@@ -235,6 +235,11 @@ fn ask(wire: &mut Connection, api: ApiKey, version: i16) -> i16 {
         ApiKey::DescribeCluster => call!(
             msg::DescribeClusterRequest::default() => DescribeClusterResponse, |answer| answer.error_code
         ),
+        ApiKey::DescribeTopicPartitions => call!(
+            msg::DescribeTopicPartitionsRequest::default()
+                .with_response_partition_limit(10)
+                .with_topics(vec![described("all")]) => DescribeTopicPartitionsResponse, |answer| answer.topics[0].error_code
+        ),
         ApiKey::DescribeProducers => call!(
             msg::DescribeProducersRequest::default().with_topics(vec![
                 msg::describe_producers_request::TopicRequest::default()
@@ -441,5 +446,70 @@ fn old_produce_versions_are_refused_in_their_own_shape() {
             stream.read_exact(&mut answer).unwrap();
             assert_eq!(answer[24..26], 35_i16.to_be_bytes(), "version {version}: {answer:?}");
         }
+    });
+}
+
+fn described(topic: &str) -> msg::describe_topic_partitions_request::TopicRequest {
+    msg::describe_topic_partitions_request::TopicRequest::default().with_name(name(topic))
+}
+
+/// Everything there is to be told, so many partitions a request: `topic/partition`, and how many requests it took.
+fn described_in_pieces(wire: &mut Connection, topics: &[&str], limit: i32) -> (Vec<String>, usize) {
+    let (mut told, mut requests, mut cursor) = (Vec::new(), 0, None);
+    loop {
+        let request = msg::DescribeTopicPartitionsRequest::default()
+            .with_topics(topics.iter().map(|topic| described(topic)).collect())
+            .with_response_partition_limit(limit)
+            .with_cursor(cursor.take());
+        let answer: msg::DescribeTopicPartitionsResponse =
+            wire.call(msg::ApiKey::DescribeTopicPartitions, 0, &request).unwrap();
+        requests += 1;
+        for topic in &answer.topics {
+            let name = topic.name.as_ref().unwrap();
+            if topic.error_code != 0 {
+                told.push(format!("{} error {}", **name, topic.error_code));
+            }
+            for partition in &topic.partitions {
+                assert_eq!((partition.error_code, partition.leader_id.0), (0, 1));
+                assert_eq!(
+                    (&partition.replica_nodes[..], &partition.isr_nodes[..]),
+                    (&[BrokerId(1)][..], &[BrokerId(1)][..])
+                );
+                assert_eq!((&partition.eligible_leader_replicas, &partition.last_known_elr), (&None, &None));
+                told.push(format!("{}/{}", **name, partition.partition_index));
+            }
+        }
+        let Some(next) = answer.next_cursor else { return (told, requests) };
+        cursor = Some(
+            msg::describe_topic_partitions_request::Cursor::default()
+                .with_topic_name(next.topic_name)
+                .with_partition_index(next.partition_index),
+        );
+    }
+}
+
+#[test]
+fn topics_are_described_a_few_partitions_at_a_time() {
+    with_node(|address| {
+        let mut wire = connect(address);
+        for (topic, partitions) in [("a", 3), ("b", 1), ("c", 4)] {
+            let spec =
+                client::TopicSpec { name: topic.to_owned(), partitions: Some(partitions), config: Default::default() };
+            wire.create_topic(&spec).unwrap();
+        }
+        let all = ["a/0", "a/1", "a/2", "b/0", "c/0", "c/1", "c/2", "c/3"];
+        for (limit, requests) in [(1, 8), (2, 4), (3, 3), (4, 2), (100, 1), (i32::MAX, 1)] {
+            // The order of the question does not matter, and who is named twice is told once.
+            let told = described_in_pieces(&mut wire, &["c", "a", "b", "a"], limit);
+            assert_eq!(told, (all.map(str::to_owned).to_vec(), requests), "limit {limit}");
+        }
+        let (told, _) = described_in_pieces(&mut wire, &[], 2);
+        let own: Vec<&String> = told.iter().filter(|told| !told.starts_with('_')).collect();
+        assert_eq!(own, all);
+        let (told, _) = described_in_pieces(&mut wire, &["a", "nowhere", "not a name"], 2);
+        let unknown = (ErrorCode::UnknownTopicOrPartition.number(), ErrorCode::InvalidTopic.number());
+        let errors = [format!("not a name error {}", unknown.1), format!("nowhere error {}", unknown.0)];
+        assert_eq!(told[..3], all[..3]);
+        assert_eq!(told[3..], errors);
     });
 }
