@@ -199,7 +199,7 @@ fn what_was_lost_is_republished_once_or_dropped_by_hand() {
     let done = cluster.run(by, node.act_on_lost(LostAct::Republish, &which(Some(2)), patience));
     assert_eq!((done.done, done.kept, done.trouble), (1, 0, Vec::new()));
     let done = cluster.run(by, node.act_on_lost(LostAct::Republish, &which(None), patience));
-    assert_eq!((done.done as usize, done.kept, done.trouble), (kept.len() - 1, 0, Vec::new()));
+    assert_eq!((done.done, done.kept, done.trouble), (kept.len() as u64 - 1, 0, Vec::new()));
     let done = cluster.run(by, node.act_on_lost(LostAct::Republish, &which(None), patience));
     assert_eq!((done.done, done.there, done.kept, done.trouble), (0, 0, 0, Vec::new()));
     drop(node);
