@@ -17,7 +17,7 @@ use crate::{
 mod check;
 mod election;
 mod membership;
-mod pace;
+pub(crate) mod pace;
 mod promise;
 mod quiet;
 mod reading;

@@ -11,7 +11,9 @@
 //! What always holds: a group counts as heard by a follower only with a beat whose sum was made while the
 //! group was in it, and the follower had it at the same term and place; so waking with it is the same as
 //! having taken that heartbeat. A beat of another process under the same node id clears what the one before
-//! it led. All is decided by what is passed in: no clock, no sockets. docs/adr/0006 says why.
+//! it led. What wakes because of silence wakes a few at a time, so that a node that stood still for a moment does not wake
+//! ten thousand groups, which would keep it busy enough to stand still again. Waking late is safe: it makes a promise
+//! longer, never a lease. All is decided by what is passed in: no clock, no sockets. docs/adr/0006 says why.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +21,7 @@ use base::{LogIndex, NodeId, Term, Tick};
 use bytes::Bytes;
 use raft::eraftpb::MessageType;
 
+use crate::group::pace::{Delays, STRETCH_MAX};
 use crate::message::codec::sent_ms_of;
 use crate::{DecodeError, GroupKey, Message};
 
@@ -30,8 +33,13 @@ use codec::{Answer, Beat, Frame};
 const BUCKETS: usize = 64;
 /// Groups listed by one beat; the rest follow with the next ones.
 const LISTED_MAX: usize = 2_048;
-/// Without a matching beat for so long, what it stood for wakes. Less than a voter's promise holds.
+/// Without a matching beat for so long, what it stood for wakes: less than a voter's promise holds. As long as timeouts
+/// stretch, so does this ([`crate::group::pace`]).
 const SILENT_MS: u64 = 150;
+/// A leader loses nothing by sleeping on: its lease ends by itself.
+const UNANSWERED_MS: u64 = SILENT_MS * STRETCH_MAX as u64;
+/// Silence wakes so many groups in one tick; the next ones are looked at again then.
+const WOKEN_MAX: usize = 256;
 /// Nodes that beats go to.
 const PAIRS_MAX: usize = 1_024;
 
@@ -71,6 +79,9 @@ pub struct Liveness {
     instance: u64,
     /// Calls of `check`.
     ticks: u64,
+    checked: Option<Tick>,
+    /// How late ticks and beats came.
+    delays: Delays,
     asleep: BTreeMap<GroupKey, Asleep>,
     pairs: BTreeMap<NodeId, Pair>,
 }
@@ -97,6 +108,8 @@ struct Pair {
     /// The process that speaks there, its last beat, and what it leads here.
     instance: u64,
     sequence: u64,
+    /// When its last beat came.
+    spoke: Option<Tick>,
     followed: Box<[Bucket; BUCKETS]>,
     heard: [Heard; BUCKETS],
 }
@@ -118,7 +131,14 @@ impl Liveness {
     /// `instance` names this process: chosen anew at each start.
     #[must_use]
     pub fn new(instance: u64) -> Self {
-        Self { instance, ticks: 0, asleep: BTreeMap::new(), pairs: BTreeMap::new() }
+        Self {
+            instance,
+            ticks: 0,
+            checked: None,
+            delays: Delays::default(),
+            asleep: BTreeMap::new(),
+            pairs: BTreeMap::new(),
+        }
     }
 
     /// The group, led here, falls asleep at `quiet`; `others` are its other members, `voters` all that decide.
@@ -273,32 +293,37 @@ impl Liveness {
     /// Once a tick: what has to wake because its leader is silent, or because no majority answers.
     pub fn check(&mut self, now: Tick) -> Vec<(GroupKey, Slept)> {
         self.ticks += 1;
-        let silent = |at: Tick| now.since(at) > SILENT_MS;
+        // While this node stood still it heard nobody.
+        let late_ms = self.checked.replace(now).map_or(0, |at| now.since(at));
+        self.delays.took(SILENT_MS, now, late_ms);
+        let silent_ms = SILENT_MS * u64::from(self.delays.stretch(SILENT_MS, 0));
+        let is_silent = |at: Tick| now.since(at) > silent_ms;
+        let is_unanswered = |at: Tick| now.since(at) > UNANSWERED_MS;
         let mut doubtful = BTreeSet::new();
         for pair in self.pairs.values() {
             for bucket in 0..BUCKETS {
-                if silent(pair.heard[bucket].at) {
+                if is_silent(pair.heard[bucket].at) {
                     doubtful.extend(&pair.followed[bucket].groups);
                 }
-                if silent(pair.answered[bucket].1) {
+                if is_unanswered(pair.answered[bucket].1) {
                     doubtful.extend(&pair.led[bucket].groups);
                 }
             }
         }
         doubtful.retain(|key| match self.asleep.get(key) {
-            Some(Asleep::Leads { since, .. }) => silent(*since) && !self.has_majority(*key, silent),
-            Some(Asleep::Follows { since, .. }) => silent(since.at),
+            Some(Asleep::Leads { since, .. }) => is_unanswered(*since) && !self.has_majority(*key, is_unanswered),
+            Some(Asleep::Follows { since, .. }) => is_silent(since.at),
             None => false,
         });
-        self.wake_all(doubtful)
+        self.wake_all(doubtful.into_iter().take(WOKEN_MAX))
     }
 
     /// A majority of the voters, this node being one, answered lately.
-    fn has_majority(&self, key: GroupKey, silent: impl Fn(Tick) -> bool) -> bool {
+    fn has_majority(&self, key: GroupKey, is_unanswered: impl Fn(Tick) -> bool) -> bool {
         let Some(Asleep::Leads { voters, followers, .. }) = self.asleep.get(&key) else { return true };
         let fresh = |(node, _): &&(NodeId, u64)| {
             let pair = self.pairs.get(node);
-            voters.contains(node) && pair.is_some_and(|pair| !silent(pair.answered[bucket_of(key)].1))
+            voters.contains(node) && pair.is_some_and(|pair| !is_unanswered(pair.answered[bucket_of(key)].1))
         };
         2 * (followers.iter().filter(fresh).count() + 1) > voters.len()
     }
@@ -326,11 +351,13 @@ impl Liveness {
             woken = self.wake_all(gone);
         } else if beat.sequence <= pair.sequence {
             return Received::default();
+        } else if let Some(before) = pair.spoke {
+            self.delays.took(SILENT_MS, now, now.since(before));
         }
         let (refused, more) = self.take_list(now, from, beat, may_follow);
         woken.extend(more);
         let Some(pair) = self.pairs.get_mut(&from) else { return Received { answer: None, woken } };
-        pair.sequence = beat.sequence;
+        (pair.sequence, pair.spoke) = (beat.sequence, Some(now));
         let mut differing = 0;
         for bucket in 0..BUCKETS {
             if pair.followed[bucket].digest == beat.digests[bucket] {
@@ -417,6 +444,7 @@ impl Pair {
             answered: [(0, now); BUCKETS],
             instance: 0,
             sequence: 0,
+            spoke: None,
             followed: Box::new(std::array::from_fn(|_| Bucket::default())),
             heard: [Heard { at: now, tick }; BUCKETS],
         }

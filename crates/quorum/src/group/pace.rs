@@ -17,7 +17,7 @@ use crate::Storage;
 
 /// A timeout is at most so many times as long as configured. With the standard one and three voters a loss is noticed
 /// within 1.2 s, so that writes go on within two.
-pub(super) const STRETCH_MAX: u32 = 3;
+pub(crate) const STRETCH_MAX: u32 = 3;
 /// What was measured counts for this long, and for as long again.
 const WINDOW_MS: u64 = 5_000;
 /// Times in a row that a stall of this node puts off its campaign; then it may have lost its leader indeed.
@@ -25,28 +25,24 @@ const GRACES: u32 = 2;
 /// Ticks that came late by so many are a stall.
 const STALL_TICKS: u64 = 3;
 
-/// What was measured. See the module.
+/// The longest delays of this window and of the one before.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace {
-    /// The longest delays of this window and of the one before.
+pub(crate) struct Delays {
     longest_ms: [u64; 2],
     window_from: Tick,
-    ticked: Option<Tick>,
-    graces_left: u32,
-    /// Ticks counted by a leader.
-    ticks: u32,
 }
 
-impl Pace {
-    /// Something took this long, and then it came. What took longer than any timeout may get is an outage.
-    pub(super) fn took(&mut self, config: &GroupConfig, now: Tick, delay_ms: u64) {
+impl Delays {
+    /// Something that is waited for `timeout_ms` took this long, and then it came. What took longer than any timeout may
+    /// get is an outage.
+    pub(crate) fn took(&mut self, timeout_ms: u64, now: Tick, delay_ms: u64) {
         self.turn(now);
-        if delay_ms <= election_ms(config) * u64::from(STRETCH_MAX) {
+        if delay_ms <= timeout_ms * u64::from(STRETCH_MAX) {
             self.longest_ms[0] = self.longest_ms[0].max(delay_ms);
         }
     }
 
-    fn turn(&mut self, now: Tick) {
+    pub(crate) fn turn(&mut self, now: Tick) {
         let windows = now.since(self.window_from) / WINDOW_MS;
         if windows > 0 {
             self.longest_ms = if windows == 1 { [0, self.longest_ms[0]] } else { [0, 0] };
@@ -54,12 +50,32 @@ impl Pace {
         }
     }
 
-    /// How many times the configured timeout is to be waited: twice what was measured, and a heartbeat.
-    pub(super) fn stretch(&self, config: &GroupConfig) -> u32 {
-        let heartbeat_ms = u64::from(config.heartbeat_ticks) * config.tick_ms;
-        let needed_ms = 2 * self.longest_ms[0].max(self.longest_ms[1]) + heartbeat_ms;
-        let times = needed_ms.div_ceil(election_ms(config)).max(1);
+    /// How many times `timeout_ms` is to be waited: twice what was measured, and what comes every `step_ms` anyhow.
+    pub(crate) fn stretch(&self, timeout_ms: u64, step_ms: u64) -> u32 {
+        let needed_ms = 2 * self.longest_ms[0].max(self.longest_ms[1]) + step_ms;
+        let times = needed_ms.div_ceil(timeout_ms).max(1);
         u32::try_from(times).unwrap_or(STRETCH_MAX).min(STRETCH_MAX)
+    }
+}
+
+/// What was measured. See the module.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    delays: Delays,
+    ticked: Option<Tick>,
+    graces_left: u32,
+    /// Ticks counted by a leader.
+    ticks: u32,
+}
+
+impl Pace {
+    pub(super) fn took(&mut self, config: &GroupConfig, now: Tick, delay_ms: u64) {
+        self.delays.took(election_ms(config), now, delay_ms);
+    }
+
+    /// How many times the configured timeout is to be waited.
+    pub(super) fn stretch(&self, config: &GroupConfig) -> u32 {
+        self.delays.stretch(election_ms(config), u64::from(config.heartbeat_ticks) * config.tick_ms)
     }
 
     /// Nobody ticked the group for a while, and nobody was to.
@@ -82,7 +98,7 @@ impl<S: Storage> Group<S> {
         let (config, now) = (&self.config, self.now);
         let late_ms = self.pace.ticked.map_or(0, |at| now.since(at).saturating_sub(config.tick_ms));
         self.pace.ticked = Some(now);
-        self.pace.turn(now);
+        self.pace.delays.turn(now);
         let raft = &mut self.node.raft;
         if late_ms >= STALL_TICKS * config.tick_ms {
             self.pace.took(config, now, late_ms);
@@ -151,9 +167,9 @@ mod tests {
         pace.took(&config(), Tick(10_002), 700);
         assert_eq!(stretch(&pace), STRETCH_MAX);
         pace.took(&config(), Tick(10_003), 30_000);
-        pace.turn(Tick(15_004));
+        pace.delays.turn(Tick(15_004));
         assert_eq!(stretch(&pace), STRETCH_MAX, "still remembered");
-        pace.turn(Tick(20_010));
+        pace.delays.turn(Tick(20_010));
         assert_eq!(stretch(&pace), 1, "forgotten");
         pace.took(&config(), Tick(20_011), 30_000);
         assert_eq!(stretch(&pace), 1, "an outage makes nobody patient");

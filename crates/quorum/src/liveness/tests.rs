@@ -96,20 +96,62 @@ fn what_wakes_on_one_side_only_is_noticed() {
     assert_eq!(woken, [key(4)]);
 }
 
+/// Ticks of 25 ms until something wakes; when, and how many.
+fn until_woken(liveness: &mut Liveness, from: u64) -> (u64, usize) {
+    (1..100)
+        .map(|tick| from + 25 * tick)
+        .map(|now| (now, liveness.check(Tick(now)).len()))
+        .find(|(_, woken)| *woken > 0)
+        .unwrap()
+}
+
 #[test]
 fn silence_wakes_what_it_was_to_keep_asleep() {
     let (mut leader, mut follower) = (Liveness::new(1), Liveness::new(2));
     asleep(&mut leader, 100, 0..50);
     beat(&mut leader, &mut follower, 125, &mut |_, _| true);
-    assert!(follower.check(Tick(5_125 + SILENT_MS)).is_empty());
-    let woken = follower.check(Tick(5_126 + SILENT_MS));
-    assert_eq!(woken.len(), 50);
-    // Two ticks were counted there since the beat came: a clock that jumps counts for nothing more.
-    assert_eq!(woken[0].1, Slept { heard: Some((Tick(5_125), 2)), answered: vec![] });
-    assert_eq!(leader.check(Tick(126 + SILENT_MS)).len(), 50);
+    follower.check(Tick(5_125));
+    assert_eq!(until_woken(&mut follower, 5_125), (5_125 + SILENT_MS + 25, 50));
+    assert_eq!(until_woken(&mut leader, 125), (125 + UNANSWERED_MS + 25, 50));
     let sole = key(900);
-    leader.sleep(Tick(500), sole, QUIET, &[ONE], &[]);
-    assert!(leader.check(Tick(90_000)).is_empty() && leader.is_asleep(sole));
+    leader.sleep(Tick(1_000), sole, QUIET, &[ONE], &[]);
+    assert!((41..4_000).all(|tick| leader.check(Tick(25 * tick)).is_empty()) && leader.is_asleep(sole));
+}
+
+#[test]
+fn what_woke_knows_how_long_it_was_asleep() {
+    let (mut leader, mut follower) = (Liveness::new(1), Liveness::new(2));
+    asleep(&mut leader, 100, 0..1);
+    beat(&mut leader, &mut follower, 125, &mut |_, _| true);
+    follower.check(Tick(5_150));
+    // Two ticks were counted there since the beat came: a clock that jumps counts for nothing more.
+    let woken = follower.check(Tick(9_000));
+    assert_eq!(woken, [(key(0), Slept { heard: Some((Tick(5_125), 2)), answered: vec![] })]);
+}
+
+#[test]
+fn a_node_that_stands_still_now_and_then_waits_longer() {
+    let (mut leader, mut follower) = (Liveness::new(1), Liveness::new(2));
+    asleep(&mut leader, 100, 0..50);
+    beat(&mut leader, &mut follower, 125, &mut |_, _| true);
+    follower.check(Tick(5_125));
+    assert!(follower.check(Tick(5_325)).is_empty(), "200 ms without a tick: it heard nobody");
+    assert_eq!(until_woken(&mut follower, 5_325), (5_125 + 3 * SILENT_MS + 25, 50), "but that has an end");
+}
+
+#[test]
+fn a_crowd_wakes_a_few_at_a_time_and_only_while_it_is_silent() {
+    let (mut leader, mut follower) = (Liveness::new(1), Liveness::new(2));
+    asleep(&mut leader, 100, 0..2_000);
+    beat(&mut leader, &mut follower, 125, &mut |_, _| true);
+    follower.check(Tick(5_125));
+    let (woken_at, woken) = until_woken(&mut follower, 5_125);
+    assert_eq!((woken, follower.len()), (WOKEN_MAX, 2_000 - WOKEN_MAX));
+    // The leader was only late: what still sleeps goes on sleeping where the sums agree again.
+    let now = woken_at - 5_000 + 25;
+    beat(&mut leader, &mut follower, now, &mut |_, _| true);
+    let (_, woken) = beat(&mut leader, &mut follower, now + 25, &mut |_, _| true);
+    assert_eq!((woken.len(), follower.len()), (0, 2_000), "and the others fell asleep again");
 }
 
 #[test]

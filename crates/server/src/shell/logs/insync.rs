@@ -19,8 +19,10 @@ use crate::node::time;
 const LAG_MS_MAX: u64 = 10_000;
 /// Between two looks at partitions of which a copy is behind.
 const LOOK_MS: u64 = 100;
-/// .. and at all others.
-const LOOK_AT_ALL_MS: u64 = 1_000;
+/// .. at all others that are awake ..
+const LOOK_AT_AWAKE_MS: u64 = 1_000;
+/// .. and at those that sleep, while no link comes or goes.
+const LOOK_AT_ALL_MS: u64 = 10_000;
 /// A repair is told of at least so long: it may be over in less.
 const TOLD_MS_MIN: u64 = 3_000;
 const DAMAGED: &str = "replica-damaged";
@@ -72,7 +74,10 @@ impl InSync {
 #[derive(Default)]
 pub(super) struct Looked {
     some: Tick,
+    awake: Tick,
     all: Tick,
+    /// A link came or went since.
+    pub(super) is_outdated: bool,
 }
 
 /// One look.
@@ -81,7 +86,8 @@ struct Looker<'a> {
     connected: &'a BTreeSet<NodeId>,
     findings: &'a Findings,
     now: Tick,
-    all: bool,
+    /// Also those of which no copy is behind.
+    whole: bool,
 }
 
 impl Looker<'_> {
@@ -99,7 +105,7 @@ impl Looker<'_> {
             if !is_whole {
                 slot.behind.send_replace(Behind::default());
             }
-        } else if self.all || !is_whole || slot.in_sync.term != leadership.term {
+        } else if self.whole || !is_whole || slot.in_sync.term != leadership.term {
             let mut status = slot.partition.group_status();
             status.peers.retain(|peer| peer.node != self.node);
             let behind = slot.in_sync.look(&status, self.connected, self.now);
@@ -121,12 +127,15 @@ impl Owner {
             return;
         }
         self.looked.some = now;
-        let all = now.since(self.looked.all) >= LOOK_AT_ALL_MS;
+        let all = std::mem::take(&mut self.looked.is_outdated) || now.since(self.looked.all) >= LOOK_AT_ALL_MS;
+        let whole = all || now.since(self.looked.awake) >= LOOK_AT_AWAKE_MS;
+        if whole {
+            self.looked.awake = now;
+        }
+        let (node, connected, findings) = (self.config.node, &self.connected, &self.findings);
+        let looker = Looker { node, connected, findings, now, whole };
         if all {
             self.looked.all = now;
-        }
-        let looker = Looker { node: self.config.node, connected: &self.connected, findings: &self.findings, now, all };
-        if all {
             return self.partitions.iter_mut().for_each(|(id, slot)| looker.look(*id, slot));
         }
         // In a group that sleeps nothing has changed.

@@ -89,6 +89,7 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         is_told,
         ticker: Ticker::new(TICK_MS, now),
         looked: Looked::default(),
+        orphans: VecDeque::new(),
         reopening: Reopening::default(),
         checked_deadlines: now,
         checked_space: Tick(0),
@@ -154,6 +155,8 @@ pub(super) struct Owner {
     is_told: Arc<AtomicBool>,
     pub(super) ticker: Ticker,
     pub(super) looked: Looked,
+    /// Partitions that lost their leader together with the link to it, to be told so.
+    pub(super) orphans: VecDeque<(TopicPartition, NodeId)>,
     pub(super) reopening: Reopening,
     checked_deadlines: Tick,
     pub(super) checked_space: Tick,

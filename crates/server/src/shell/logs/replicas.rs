@@ -6,11 +6,14 @@ use quorum::GroupKey;
 use uuid::Uuid;
 
 use super::owner::Owner;
-use super::slot::want;
+use super::slot::{Slot, want};
 use super::{HEAR_MS, HEARS_MAX, Leadership, LogsError};
 use crate::node::time;
 use crate::shell::outbox::{BEATS, post};
 use crate::shell::peers::GroupFrame;
+
+/// Partitions without a leader that are told so in one tick.
+const ORPHANS_MAX: usize = 256;
 
 /// A replica as its owner sees it.
 #[derive(Clone, PartialEq, Debug)]
@@ -69,24 +72,41 @@ impl Owner {
 
     pub(super) fn link(&mut self, node: NodeId, is_connected: bool) {
         let changed = if is_connected { self.connected.insert(node) } else { self.connected.remove(&node) };
+        self.looked.is_outdated |= changed;
         if is_connected || !changed {
             return;
         }
-        let now = time::now();
         let concerned = self.partitions.iter().filter(|(_, slot)| slot.voters().contains(&node));
         let concerned: Vec<(TopicPartition, bool)> =
             concerned.map(|(id, slot)| (*id, slot.partition.leader() == Some(node))).collect();
         for (id, has_lost_leader) in concerned {
+            if has_lost_leader {
+                self.orphans.push_back((id, node));
             // A leader that sleeps has nothing to send, and others to answer it.
-            if !has_lost_leader && self.sleepers.is_asleep(id) {
+            } else if !self.sleepers.is_asleep(id)
+                && let Some(slot) = self.partitions.get_mut(&id)
+            {
+                slot.partition.report_unreachable(node);
+                self.touch(id);
+            }
+        }
+        self.elect_for_orphans();
+    }
+
+    /// Partitions that have lost their leader with its link look for another one: a few in a tick, for ten thousand elections
+    /// at a time leave nobody the time to hear the others.
+    fn elect_for_orphans(&mut self) {
+        let now = time::now();
+        for _ in 0..ORPHANS_MAX {
+            let Some((id, node)) = self.orphans.pop_front() else { return };
+            let is_orphan = |slot: &Slot| slot.partition.leader() == Some(node);
+            if self.connected.contains(&node) || !self.partitions.get(&id).is_some_and(is_orphan) {
                 continue;
             }
             self.awaken(id);
             let Some(slot) = self.partitions.get_mut(&id) else { continue };
             slot.partition.report_unreachable(node);
-            if has_lost_leader {
-                slot.partition.hint_leader_gone(now);
-            }
+            slot.partition.hint_leader_gone(now);
             self.touch(id);
         }
     }
@@ -98,6 +118,7 @@ impl Owner {
             return;
         }
         let wall = time::wall();
+        self.elect_for_orphans();
         self.tick_sleepers(now);
         for id in &self.sleepers.awake {
             let Some(slot) = self.partitions.get_mut(id) else { continue };
