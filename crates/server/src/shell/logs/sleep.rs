@@ -1,4 +1,4 @@
-//! Groups that have nothing to do sleep: nobody ticks them, and one beat a tick and node says of all of them that their
+//! Groups that have nothing to do sleep: nobody ticks them, and one beat every other tick and node says of all of them that their
 //! leaders live. docs/adr/0006 says how; here an owner's groups fall asleep and wake.
 //!
 //! What always holds: whatever touches a group wakes it first; a group sleeps or is ticked, never both and never
@@ -18,9 +18,13 @@ use crate::node::time;
 use crate::shell::outbox::BEATS;
 use crate::shell::peers::{GroupFrame, Lane};
 
+/// A beat goes out every so many ticks. Three may be lost before a follower misses its leader, and a lease outlasts them.
+const BEAT_TICKS: u64 = 2;
+
 /// The groups of an owner, by what they need from time.
 pub(super) struct Sleepers {
     liveness: Liveness,
+    ticks: u64,
     /// To be ticked.
     pub awake: BTreeSet<TopicPartition>,
 }
@@ -29,7 +33,7 @@ impl Sleepers {
     pub fn new() -> Self {
         // Names this process: what another one under the same node id led is over.
         let (instance, _) = uuid::Uuid::new_v4().as_u64_pair();
-        Self { liveness: Liveness::new(instance), awake: BTreeSet::new() }
+        Self { liveness: Liveness::new(instance), ticks: 0, awake: BTreeSet::new() }
     }
 
     pub fn is_asleep(&self, id: TopicPartition) -> bool {
@@ -61,7 +65,7 @@ impl Owner {
         for (group, slept) in self.sleepers.liveness.check(now) {
             self.rouse(partition_of(group), &slept);
         }
-        let Sleepers { liveness, awake } = &mut self.sleepers;
+        let Sleepers { liveness, awake, .. } = &mut self.sleepers;
         awake.retain(|id| {
             let Some(slot) = self.partitions.get(id).filter(|slot| !slot.is_sole(self.config.node)) else {
                 return false;
@@ -79,6 +83,10 @@ impl Owner {
 
     /// Speaks for all that sleep here.
     pub(super) fn beat(&mut self, now: Tick) {
+        self.sleepers.ticks += 1;
+        if !self.sleepers.ticks.is_multiple_of(BEAT_TICKS) {
+            return;
+        }
         for (node, beat) in self.sleepers.liveness.beat(now) {
             // One that is lost is made up for by the next.
             let _is_sent = self.outbox.send(node, Lane::Control, BEATS, beat);
@@ -88,7 +96,7 @@ impl Owner {
     /// Another node speaks for what sleeps there, or answers.
     pub(super) fn hear_beat(&mut self, frame: GroupFrame) {
         let (from, now, partitions) = (frame.from, time::now(), &self.partitions);
-        let Sleepers { liveness, awake } = &mut self.sleepers;
+        let Sleepers { liveness, awake, .. } = &mut self.sleepers;
         let received = liveness.receive(now, from, frame.message, &mut |group, quiet| {
             let id = partition_of(group);
             let Some(slot) = partitions.get(&id) else { return false };
