@@ -20,8 +20,10 @@ use kafka::{ErrorCode, Request, RequestHeader, Response, StrBytes};
 use log::groups;
 
 use super::brokers::Broker;
+use super::limits::{COORDINATOR_POLL, COORDINATOR_WAIT_MS_MAX};
 use super::{Client, Edge};
 use crate::node::groups::TOPIC;
+use crate::node::time;
 use crate::node::transactions::TOPIC as TRANSACTIONS;
 
 /// Most groups asked for in one request.
@@ -32,7 +34,7 @@ const GROUPS_PER_REQUEST_MAX: usize = 10_000;
 pub(super) async fn handle(edge: &Edge, client: &Client, header: &RequestHeader, request: Request) -> Option<Response> {
     let version = header.version;
     let response = match request {
-        Request::FindCoordinator(request) => find_coordinator(edge, client, version, request).into(),
+        Request::FindCoordinator(request) => find_coordinator(edge, client, version, request).await.into(),
         Request::JoinGroup(request) => {
             let member = request.member_id.clone();
             let host = format!("/{}", client.peer.ip().to_canonical());
@@ -68,13 +70,13 @@ pub(super) async fn handle(edge: &Edge, client: &Client, header: &RequestHeader,
     Some(response)
 }
 
-fn find_coordinator(
+async fn find_coordinator(
     edge: &Edge,
     client: &Client,
     version: i16,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
-    let found = coordinator(edge, client, request.key_type);
+    let found = coordinator(edge, client, request.key_type).await;
     let code = found.as_ref().map_or_else(|code| *code, |_| ErrorCode::None);
     let (node, host, port) = match found {
         Ok(broker) => (broker.broker_id(), broker.host(), broker.port),
@@ -99,21 +101,36 @@ fn find_coordinator(
     FindCoordinatorResponse::default().with_coordinators(keys.map(coordinator).collect())
 }
 
-/// Of a group, of a transactional id: whoever leads the internal topic.
-fn coordinator(edge: &Edge, client: &Client, key_type: i8) -> Result<Broker, ErrorCode> {
-    let state = edge.node.state();
-    let leader_of = |topic: &str| {
-        let topic = state.topic_named(topic).ok_or(ErrorCode::CoordinatorNotAvailable)?;
-        let partition = TopicPartition { topic: topic.id, partition: PartitionIndex(0) };
-        Ok(edge.node.leader_of(partition).ok_or(ErrorCode::CoordinatorNotAvailable)?.0)
-    };
-    let node = match key_type {
-        0 => leader_of(TOPIC)?,
-        1 => leader_of(TRANSACTIONS)?,
+/// Of a group, of a transactional id: whoever leads the internal topic. Waits a little while one is elected.
+async fn coordinator(edge: &Edge, client: &Client, key_type: i8) -> Result<Broker, ErrorCode> {
+    let topic = match key_type {
+        0 => TOPIC,
+        1 => TRANSACTIONS,
         _ => return Err(ErrorCode::InvalidRequest),
     };
-    let broker = edge.brokers(client).into_iter().find(|broker| broker.id == node);
-    broker.ok_or(ErrorCode::CoordinatorNotAvailable)
+    let until = time::now().plus(COORDINATOR_WAIT_MS_MAX);
+    loop {
+        let found = coordinator_now(edge, client, topic);
+        if found.is_some() || time::now() >= until || !is_elected_soon(edge, topic) {
+            return found.ok_or(ErrorCode::CoordinatorNotAvailable);
+        }
+        tokio::time::sleep(COORDINATOR_POLL).await;
+    }
+}
+
+fn coordinator_now(edge: &Edge, client: &Client, topic: &str) -> Option<Broker> {
+    let topic = edge.node.state().topic_named(topic)?.id;
+    let (node, _) = edge.node.leader_of(TopicPartition { topic, partition: PartitionIndex(0) })?;
+    edge.brokers(client).into_iter().find(|broker| broker.id == node)
+}
+
+/// Enough of the internal topic's copies can be reached for one of them to lead.
+fn is_elected_soon(edge: &Edge, topic: &str) -> bool {
+    let state = edge.node.state();
+    state.topic_named(topic).is_some_and(|topic| {
+        let replicas = topic.replicas_of(PartitionIndex(0));
+        replicas.len() > 1 && edge.node.reaches_majority_of(replicas)
+    })
 }
 
 async fn offset_commit(edge: &Edge, request: OffsetCommitRequest) -> OffsetCommitResponse {

@@ -46,3 +46,10 @@ pub const ELECTION_WAIT_MS_MAX: u64 = 30_000;
 pub const DELETE_WAIT_MS_MAX: u64 = 30_000;
 /// Most partitions that one answer to DescribeTopicPartitions tells of, whatever was asked for: as Kafka has it.
 pub const DESCRIBED_PARTITIONS_MAX: usize = 2_000;
+
+/// Longest wait of FindCoordinator for one that is being elected. librdkafka asks for the coordinator of a group three times within
+/// 300 ms, and again only when one of its connections comes or goes (its rd_kafka_coord_req_fsm): three answers are to outlast
+/// an election. Answers of the same connection wait as long.
+pub const COORDINATOR_WAIT_MS_MAX: u64 = 500;
+/// Between two looks whether there is one.
+pub const COORDINATOR_POLL: Duration = Duration::from_millis(10);
