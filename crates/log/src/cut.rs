@@ -1,13 +1,14 @@
 //! Taking back a suffix of the log that another leader's entries replace, or the whole log for a snapshot.
 //!
 //! ```text
-//! producers of a snapshot (temporary) -> what is lost is saved -> producers above the cut go
+//! producers and members of a snapshot (temporary) -> what is lost is saved -> producers above the cut go
 //!   -> both slots of the mark say less -> files are cut and removed
-//!   -> (snapshot) producers get their name -> both slots say where the log starts now -> all files go
+//!   -> (snapshot) both get their names -> both slots say where the log starts now -> all files go
 //! ```
 //! The mark first, the bytes after it: a crash in between leaves entries that the mark does not promise,
 //! which is a log like any other. What always holds: nothing at or below the committed entry is touched, unless
-//! a snapshot replaces it; producers above the cut are gone before other entries can take their place.
+//! a snapshot replaces it; producers above the cut are gone before other entries can take their place; the members of a
+//! snapshot, which say that all up to it is committed, never lie beside entries that it replaces.
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use crate::lost::{LostFound, Saver};
 use crate::mark::{Mark, Slot};
 use crate::producers::{Producers, SnapshotPlace};
 use crate::recovery::{read_snapshot, snapshot_name};
+use crate::roster::Roster;
 use crate::scan::{ScanError, Scanner};
 use crate::stable::Transactions;
 
@@ -91,6 +93,8 @@ pub(crate) struct CutJob {
     pub producers_max: usize,
     pub wall: Timestamp,
     pub install: Option<Install>,
+    /// The members with those of the snapshot.
+    pub roster: Option<Roster>,
     pub saver: Saver,
     /// What it says after the cut. Its sequence is free, and the three after it.
     pub mark: Mark,
@@ -122,7 +126,7 @@ impl CutJob {
     /// Does it. `None`: there was no room, and nothing was changed. Blocks.
     pub fn run(self, ground: &Ground<'_>) -> Result<Option<CutDone>, DiskError> {
         let temporary = match &self.install {
-            Some(install) => match Self::prepare(ground, install)? {
+            Some(install) => match self.prepare(ground, install)? {
                 Some(temporary) => Some(temporary),
                 None => return Ok(None),
             },
@@ -160,14 +164,15 @@ impl CutJob {
         place.last_index < self.place.index || place.last_index == self.seeded
     }
 
-    /// Writes the producers of a snapshot under a name that counts for nothing.
-    fn prepare(ground: &Ground<'_>, install: &Install) -> Result<Option<String>, DiskError> {
+    /// Writes producers and members of a snapshot under names that count for nothing.
+    fn prepare(&self, ground: &Ground<'_>, install: &Install) -> Result<Option<String>, DiskError> {
         let temporary = format!("{}/{}.tmp", ground.dir, snapshot_name(install.place));
         remove_if_there(ground.disk, &temporary)?;
         let content = install.producers.encode(install.place);
         let written = ground.disk.create(&temporary).and_then(|file| {
             file.append(&[&content])?;
-            file.sync()
+            file.sync()?;
+            self.roster.as_ref().map_or(Ok(()), |roster| roster.write_aside(ground.disk, ground.dir))
         });
         if !unless_full(written)? {
             remove_if_there(ground.disk, &temporary)?;
@@ -263,6 +268,9 @@ impl CutJob {
     ) -> Result<(), DiskError> {
         let path = format!("{}/{}", ground.dir, snapshot_name(install.place));
         ground.disk.rename(temporary, &path)?;
+        if self.roster.is_some() {
+            Roster::take_place(ground.disk, ground.dir)?;
+        }
         ground.disk.sync_dir(ground.dir)?;
         let mark = Mark {
             sequence: done.mark.sequence + 1,

@@ -2,7 +2,8 @@
 //!
 //! On disk it is the `members` file of docs/formats/log-file.md, written whole. What always holds: it is
 //! durable before a membership entry it has not heard of is called durable, and before the mark speaks of
-//! one as committed; so a sole voter never decides alone what others may have a say in.
+//! one as committed; so a sole voter never decides alone what others may have a say in. And the log that it lies beside
+//! has all that is committed up to the members in force, or ends before: those of a snapshot come after the cut.
 
 use base::checksum::crc32c;
 use base::disk::{Disk, DiskError};
@@ -11,6 +12,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorum::{MEMBERS_MAX, Members};
 
 use crate::Seats;
+use crate::flush::remove_if_there;
 
 pub(crate) const MEMBERS_NAME: &str = "members";
 const MAGIC: &[u8; 4] = b"SWMB";
@@ -54,16 +56,22 @@ impl Roster {
 
     /// Writes the file now, durably. Blocks.
     pub fn save(&self, disk: &dyn Disk, dir: &str) -> Result<(), DiskError> {
-        let path = format!("{dir}/{MEMBERS_NAME}");
-        let temporary = format!("{path}.tmp");
-        match disk.remove_file(&temporary) {
-            Ok(()) | Err(DiskError::NotFound { .. }) => {}
-            Err(error) => return Err(error),
-        }
+        self.write_aside(disk, dir)?;
+        Self::take_place(disk, dir)
+    }
+
+    /// Writes it durably under a name that counts for nothing.
+    pub fn write_aside(&self, disk: &dyn Disk, dir: &str) -> Result<(), DiskError> {
+        let temporary = temporary(dir);
+        remove_if_there(disk, &temporary)?;
         let file = disk.create(&temporary)?;
         file.append(&[&self.encode()])?;
-        file.sync()?;
-        disk.rename(&temporary, &path)?;
+        file.sync()
+    }
+
+    /// What was written aside is the file from here on.
+    pub fn take_place(disk: &dyn Disk, dir: &str) -> Result<(), DiskError> {
+        disk.rename(&temporary(dir), &format!("{dir}/{MEMBERS_NAME}"))?;
         disk.sync_dir(dir)
     }
 
@@ -167,6 +175,10 @@ impl Roster {
         let rising = history.is_sorted_by(|(a, _), (b, _)| a < b);
         (rest.is_empty() && rising).then_some(Self { history, written })
     }
+}
+
+fn temporary(dir: &str) -> String {
+    format!("{dir}/{MEMBERS_NAME}.tmp")
 }
 
 fn decode_list(rest: &mut &[u8]) -> Option<Vec<NodeId>> {

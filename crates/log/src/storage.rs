@@ -213,12 +213,14 @@ impl LogStorage {
         self.files.iter().take(self.below(offset)).take_while(|file| file.next_index() <= saved).count()
     }
 
-    /// How many of the oldest files are closed and hold only decided entries below `offset`, and nothing of an open
-    /// transaction: what is not known to be aborted cannot be noted once its beginning is gone.
+    /// How many of the oldest files are closed and hold only entries below `offset` that have taken effect, which a
+    /// restart need not be told again, and nothing of an open transaction: what is not known to be aborted cannot be
+    /// noted once its beginning is gone.
     pub fn below(&self, offset: Offset) -> usize {
         let offset = offset.min(self.shared.stable());
         let closed = self.files.len() - usize::from(self.active);
-        let done = |file: &&Arc<LogFile>| file.next_index() <= self.commit.index && file.next_offset() <= offset;
+        let decided = self.decided().index;
+        let done = |file: &&Arc<LogFile>| file.next_index() <= decided && file.next_offset() <= offset;
         self.files.iter().take(closed).take_while(done).count()
     }
 

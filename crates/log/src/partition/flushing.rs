@@ -220,15 +220,19 @@ impl Partition {
     fn cut_job(&mut self) -> Option<FlushJob> {
         let cutting = self.cutting.as_ref()?;
         let (place, by, install) = (cutting.place, cutting.by, cutting.install.clone());
-        let mut roster = self.storage().roster.clone();
-        if let (Some(install), Some(members)) = (&install, &cutting.members) {
-            roster.applied(install.index, members.clone());
-        }
+        let roster = match (&install, &cutting.members) {
+            (Some(install), Some(members)) => {
+                let mut roster = self.storage().roster.clone();
+                roster.applied(install.index, members.clone());
+                Some(roster)
+            }
+            _ => None,
+        };
         let storage = self.group.storage_mut();
         let mut dirty = std::mem::take(&mut storage.dirty);
         dirty.retain(|file| file.name.base_index < place.index);
         let files = self.handles(&dirty)?;
-        let members = (std::mem::take(&mut self.members_dirty) || install.is_some()).then_some(roster);
+        let members = std::mem::take(&mut self.members_dirty).then(|| self.storage().roster.clone());
         let saver = Saver {
             acked: self.acked.clone(),
             policy: self.config.lost_policy,
@@ -261,6 +265,7 @@ impl Partition {
             producers_max: self.config.producers_max,
             wall: self.now.wall,
             install,
+            roster,
             saver,
             mark,
         };
