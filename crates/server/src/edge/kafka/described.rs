@@ -1,7 +1,8 @@
 //! DescribeTopicPartitions: what Metadata tells of topics, a bounded number of partitions at a time, with a cursor.
 //!
 //! What always holds: topics come by name, partitions by number, each once; the cursor names the first that did not fit.
-//! Eligible leader replicas are not told: whoever has all that is committed may be elected here.
+//! There are no eligible leader replicas: whoever has all that is committed may be elected here. Their lists are empty, never
+//! null, as the protocol would allow: Kafka's own admin client (4.1) fails on null.
 
 use std::collections::BTreeSet;
 
@@ -76,8 +77,8 @@ fn described(edge: &Edge, topic: &Topic, partitions: std::ops::Range<i32>) -> De
             .with_leader_epoch(placed.epoch)
             .with_replica_nodes(placed.replicas)
             .with_isr_nodes(placed.isr)
-            .with_eligible_leader_replicas(None)
-            .with_last_known_elr(None)
+            .with_eligible_leader_replicas(Some(Vec::new()))
+            .with_last_known_elr(Some(Vec::new()))
             .with_offline_replicas(placed.offline)
     });
     DescribeTopicPartitionsResponseTopic::default()
