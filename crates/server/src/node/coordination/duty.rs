@@ -70,6 +70,10 @@ impl<M: Machine> Keeper<M> {
             let now = *leadership.borrow_and_update();
             if now.is_mine {
                 self.coordinate(partition, now.term, &mut leadership).await;
+                if leadership.has_changed().is_err() {
+                    // The logs have ended, and the node is about to: nobody will say any more that this node does not lead.
+                    tokio::time::sleep(RETRY).await;
+                }
                 continue;
             }
             self.duty.send_replace(if now.leader.is_some() { Duty::Elsewhere } else { Duty::Unknown });
