@@ -257,8 +257,12 @@ impl Topic {
         self.leaving.get(&partition).is_some_and(|nodes| nodes.contains(&node))
     }
 
-    fn is_on(&self, partition: PartitionIndex, node: NodeId) -> bool {
+    /// `node` has a copy of the partition, is to get one, or was to get one before the move was called off: its group may
+    /// count on that copy until the move has its end.
+    #[must_use]
+    pub fn is_on(&self, partition: PartitionIndex, node: NodeId) -> bool {
         let target = self.targets.get(&partition).map_or(&[][..], Vec::as_slice);
-        self.replicas_of(partition).contains(&node) || target.contains(&node)
+        let was_to_be = self.called_off.get(&partition).is_some_and(|nodes| nodes.contains(&node));
+        self.replicas_of(partition).contains(&node) || target.contains(&node) || was_to_be
     }
 }

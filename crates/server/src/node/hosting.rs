@@ -76,7 +76,8 @@ impl Hosting {
 }
 
 /// The replicas of a partition as the topic has them, and whether this node is the one to lead; `None` if it has none.
-/// A node that a partition is being moved to learns first.
+/// A node that a partition is being moved to learns first; so does one that a move was to bring it to before it was
+/// called off, if it has nothing yet: if it has a copy, that one may have a vote that the others need.
 pub fn seats(topic: &Topic, partition: TopicPartition, node: NodeId) -> Option<(Seats, bool)> {
     let voters = topic.replicas_of(partition.partition);
     if voters.is_empty() {
@@ -84,10 +85,13 @@ pub fn seats(topic: &Topic, partition: TopicPartition, node: NodeId) -> Option<(
         return Some((Seats::alone(node), true));
     }
     let target = topic.targets.get(&partition.partition).map_or(&[][..], Vec::as_slice);
-    if !voters.contains(&node) && !target.contains(&node) {
+    if !topic.is_on(partition.partition, node) {
         return None;
     }
-    let learners = target.iter().copied().filter(|learner| !voters.contains(learner)).collect();
+    let mut learners: Vec<NodeId> = target.iter().copied().filter(|learner| !voters.contains(learner)).collect();
+    if !voters.contains(&node) && !learners.contains(&node) {
+        learners.push(node);
+    }
     Some((Seats { voters: voters.to_vec(), learners }, voters.first() == Some(&node)))
 }
 

@@ -60,7 +60,8 @@ impl ControlFacts {
             self.log_matching(node, meta, seen.commit)?;
             (seen.last, seen.last_term) = (last, last_term);
         }
-        if commit > seen.commit {
+        // What is committed and finds no room on the disk is not in its log yet: other entries may still lie there.
+        if commit > seen.commit && !meta.is_stalled() {
             self.committed_agrees(node, meta, seen.commit, commit)?;
             seen.commit = commit;
         }

@@ -69,6 +69,11 @@ impl Meta {
         })
     }
 
+    /// True while what was handed out to be written finds no room on the disk.
+    pub const fn is_stalled(&self) -> bool {
+        self.stalled.is_some()
+    }
+
     /// True while inputs wait.
     const fn busy(&self) -> bool {
         self.syncing.is_some() || self.stalled.is_some() || self.stopped.is_some()

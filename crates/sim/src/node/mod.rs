@@ -292,10 +292,13 @@ impl Node {
                 let voters = topic.replicas_of(partition).to_vec();
                 let target = topic.targets.get(&partition).map_or(&[][..], Vec::as_slice);
                 let known = process.logs.contains_key(&tp) || process.failures.contains_key(&tp);
-                if known || !(voters.contains(&node) || target.contains(&node)) {
+                if known || !topic.is_on(partition, node) {
                     continue;
                 }
-                let learners = target.iter().copied().filter(|learner| !voters.contains(learner)).collect();
+                let mut learners: Vec<NodeId> = target.iter().copied().filter(|id| !voters.contains(id)).collect();
+                if !voters.contains(&node) && !learners.contains(&node) {
+                    learners.push(node);
+                }
                 let seats = Seats { voters, learners };
                 let hard = Arc::clone(&process.hard);
                 match Log::open(tp, node, seats, Arc::clone(&disk), hard, now, wall, bug) {

@@ -235,6 +235,9 @@ fn a_move_that_was_called_off_leaves_nothing_behind() {
     for target in [[1, 2, 4], [1, 2, 5], [1, 2, 4], [1, 2, 6]] {
         apply(&mut state, &move_to(0, &nodes(&target), None)).expect("moves elsewhere");
     }
+    // It may have a vote by now, and goes on serving its copy until the move has its end, also after a restart.
+    assert!(state.partitions_on(NodeId(5)).count() == 1 && state.topics[&topic_id(1)].is_on(P0, NodeId(4)));
+    assert!(refusal(&mut state, &Command::RemoveNode { id: NodeId(5) }).contains('5'));
     apply(&mut state, &finish(&[1, 2, 6])).expect("is there");
     assert_eq!(state.topics[&topic_id(1)].leaving[&P0], nodes(&[3, 4, 5]).into_iter().collect());
     assert!(state.topics[&topic_id(1)].called_off.is_empty());
