@@ -159,6 +159,14 @@ fn producer(
     deadline: Instant,
 ) -> Result<Vec<f64>, Failure> {
     let told = |error: client::ClientError| error.to_string();
+    // Another node may hear a little later who leads.
+    let begun = Instant::now();
+    while let Err(error) = clients.leader(topic, partition).map(drop) {
+        if begun.elapsed() > PATIENCE {
+            return Err(told(error));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let connection = clients.leader(topic, partition).map_err(told)?;
     let (mut waits, mut sent) = (Vec::new(), VecDeque::new());
     while Instant::now() < deadline || !sent.is_empty() {
