@@ -80,7 +80,7 @@ class Brokers:
                     if time.monotonic() > deadline:
                         raise SystemExit(f"a broker does not answer; see {folder}")
                     time.sleep(0.2)
-        time.sleep(5)
+        time.sleep(10)
 
     def arguments(self):
         return ["--bootstrap", ",".join(f"127.0.0.1:{client}" for client, _ in self.ports),
@@ -94,7 +94,7 @@ class Brokers:
 
 def bench(arguments, options, name):
     command = [str(options.drills), "bench", "produce", "--seconds", str(options.seconds), "--format", "json", *arguments]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     for line in out.splitlines():
         print(json.dumps({"who": name, "nodes": options.nodes, **json.loads(line)}), flush=True)
 
