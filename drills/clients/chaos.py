@@ -186,9 +186,11 @@ def transform(bootstrap, topic, account, is_over):
     def begin():
         # The offsets go to the group's coordinator, and librdkafka looks for another one only when one of its connections comes
         # or goes (rd_kafka_coord_req_fsm; its issues 5456, 5511): after a kill that is when the killed node is back. By itself
-        # it would try that node after up to 10 s only.
+        # it would try that node after up to 10 s only. Where the node that died was the only one it was connected to, it forgets
+        # all of them to begin anew with the bootstrap servers, and waits for ever for the coordinator it has forgotten.
         producer = Producer({
             "bootstrap.servers": bootstrap, "transactional.id": f"chaos-{topic}", "reconnect.backoff.max.ms": 1000,
+            "metadata.recovery.strategy": "none",
         })
         producer.init_transactions(60)
         consumer = Consumer({

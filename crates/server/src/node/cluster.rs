@@ -92,8 +92,11 @@ impl Node {
     /// True if the node can be reached, or could be at some time within the last `within`. Before this node has served that
     /// long, of every node: those that it has not met yet may be there for others.
     pub fn was_up(&self, node: NodeId, within: Duration) -> bool {
-        let since = self.router.lost_since(node).unwrap_or(self.started);
-        self.is_up(node) || Duration::from_millis(time::now().since(since)) < within
+        // In this order: a node that is not up any more has its time of loss by then.
+        self.is_up(node) || {
+            let since = self.router.lost_since(node).unwrap_or(self.started);
+            Duration::from_millis(time::now().since(since)) < within
+        }
     }
 
     /// True if more than half of `replicas` can be reached from here.
