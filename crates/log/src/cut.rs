@@ -132,7 +132,7 @@ impl CutJob {
             },
             None => None,
         };
-        let saved = self.saver.save(ground.disk, ground.dir, &self.files, self.place)?;
+        let Some(saved) = self.saver.save(ground.disk, ground.dir, &self.files, self.place)? else { return Ok(None) };
         let cut = self.files.iter().find(|file| file.name.base_index < self.place.index && self.reaches(file));
         let shortened = cut.map(|file| file.shortened(self.place)).transpose().map_err(|error| scan(ground, error))?;
         let (gone, kept): (Vec<SnapshotPlace>, Vec<_>) = self.snapshots.iter().partition(|place| !self.counts(**place));

@@ -202,8 +202,15 @@ pub(crate) struct Saved {
 type Lost = (usize, u64, LogIndex, LostBatch);
 
 impl Saver {
-    /// Saves the batches of `files` from `place` on, as far as room is allowed and there.
-    pub fn save(&self, disk: &dyn Disk, dir: &str, files: &[Arc<LogFile>], place: Place) -> Result<Saved, DiskError> {
+    /// Saves the batches of `files` from `place` on, as far as room is allowed. `None`: the disk has no room for them now, and
+    /// they must not go before they are saved.
+    pub fn save(
+        &self,
+        disk: &dyn Disk,
+        dir: &str,
+        files: &[Arc<LogFile>],
+        place: Place,
+    ) -> Result<Option<Saved>, DiskError> {
         let mut lost = self.above(files, place);
         let mut dropped_batches = self.dropped_batches;
         let mut dropped_paths = Vec::new();
@@ -225,7 +232,7 @@ impl Saver {
         dropped_batches += kept(&lost[..lost.len() - fit]);
         lost.drain(..lost.len() - fit);
         if lost.is_empty() {
-            return Ok(Saved { lost: None, dropped_paths, dropped_batches });
+            return Ok(Some(Saved { lost: None, dropped_paths, dropped_batches }));
         }
         let mut total = size(&lost) + self.there.iter().map(|(_, bytes, _)| bytes).sum::<u64>();
         for (path, bytes, batches) in &self.there {
@@ -237,16 +244,11 @@ impl Saver {
             dropped_batches += batches;
             dropped_paths.push(path.clone());
         }
-        let written = self.write(disk, dir, files, &lost, dropped_batches);
-        let saved = match written {
-            Ok(saved) => Some(saved),
-            Err(DiskError::Full { .. }) => {
-                dropped_batches += kept(&lost);
-                None
-            }
-            Err(error) => return Err(error),
-        };
-        Ok(Saved { lost: saved, dropped_paths, dropped_batches })
+        match self.write(disk, dir, files, &lost, dropped_batches) {
+            Ok(saved) => Ok(Some(Saved { lost: Some(saved), dropped_paths, dropped_batches })),
+            Err(DiskError::Full { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The batches from `place` on. What cannot be read is not there to be saved.
