@@ -152,36 +152,47 @@ fn everyone_is_killed_and_nothing_is_lost() {
     assert_eq!(there[..values.len()], values[..]);
 }
 
-/// Batches that a killed leader had acknowledged alone lie in its lost+found when it is back: their states on all nodes.
+/// What lies in lost+found on all nodes, once the one that is asked has heard all of them.
 fn states_of_lost(cluster: &Cluster, by: u32) -> Vec<String> {
-    let (rows, warnings) = cluster.run(by, cluster.node(by).lost_batches(Duration::from_secs(3)));
-    assert_eq!(warnings, Vec::<String>::new());
-    rows.into_iter().map(|row| format!("{} {}", row.base_offset, row.state)).collect()
+    let ask = || cluster.run(by, cluster.node(by).lost_batches(Duration::from_secs(3)));
+    cluster.until("all are connected", |_| ask().1.is_empty());
+    ask().0.into_iter().map(|row| format!("{} {}", row.base_offset, row.state)).collect()
 }
 
 /// The leader writes `values` alone, one batch each, and is killed; another one writes `instead`; the old one is back and has
 /// lost them. Who it was.
 fn lose(cluster: &mut Cluster, topic: TopicPartition, values: &[&str], instead: &str) -> u32 {
     append(cluster, topic, "before");
-    let old = cluster.leader(topic);
-    let others: Vec<u32> = cluster.ids().into_iter().filter(|id| *id != old).collect();
-    let node = cluster.node(old);
-    others.iter().for_each(|id| cluster.kill(*id));
-    for value in values {
-        let deadline = time::now().plus(50);
-        // Without the others nobody is told that it is written, but it is.
-        drop(cluster.run(old, node.append(topic, batch(value), Acks::Leader, deadline)));
-    }
-    drop(node);
-    cluster.kill(old);
-    others.iter().for_each(|id| cluster.begin(*id));
+    let old = (0..5).find_map(|_| write_alone(cluster, topic, values)).expect("a leader that wrote alone");
     append(cluster, topic, instead);
     cluster.begin(old);
     cluster.until("the old leader is back", |cluster| {
         let end = committed(cluster, cluster.leader(topic), topic);
         committed(cluster, old, topic) >= end
     });
+    cluster.ids().into_iter().for_each(|id| drop(states_of_lost(cluster, id)));
     old
+}
+
+/// The others are killed, the leader writes and is killed, the others are back. None: it gave up leading before it wrote.
+fn write_alone(cluster: &mut Cluster, topic: TopicPartition, values: &[&str]) -> Option<u32> {
+    let old = cluster.leader(topic);
+    let others: Vec<u32> = cluster.ids().into_iter().filter(|id| *id != old).collect();
+    others.iter().for_each(|id| cluster.kill(*id));
+    let before = cluster.node(old).reader(topic).expect("a replica").end();
+    for value in values {
+        let deadline = time::now().plus(50);
+        // Without the others nobody is told that it is written, but it is.
+        drop(cluster.run(old, cluster.node(old).append(topic, batch(value), Acks::Leader, deadline)));
+    }
+    let wrote = cluster.node(old).reader(topic).expect("a replica").end() > before;
+    cluster.kill(old);
+    others.iter().for_each(|id| cluster.begin(*id));
+    if wrote {
+        return Some(old);
+    }
+    cluster.begin(old);
+    None
 }
 
 #[test]
