@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod check;
+mod contest;
 mod election;
 mod membership;
 pub(crate) mod pace;
@@ -23,6 +24,7 @@ mod quiet;
 mod reading;
 
 use check::{check_open, raft_id};
+use contest::{Contest, Turn};
 use pace::Pace;
 use promise::{Peers, Promise};
 pub use reading::Read;
@@ -103,6 +105,7 @@ pub struct Group<S: Storage> {
     /// Given to the caller to be read and not yet brought back.
     reading: Vec<Read>,
     pace: Pace,
+    contest: Contest,
 }
 
 impl<S: Storage> Group<S> {
@@ -115,7 +118,7 @@ impl<S: Storage> Group<S> {
             election_tick: config.election_ticks as usize,
             heartbeat_tick: config.heartbeat_ticks as usize,
             min_election_tick: config.election_ticks as usize,
-            max_election_tick: (pace::STRETCH_MAX * 2 * config.election_ticks) as usize,
+            max_election_tick: (pace::STRETCH_MAX.max(contest::PATIENCE_MAX) * 2 * config.election_ticks) as usize,
             applied: applied.0,
             check_quorum: true,
             pre_vote: true,
@@ -149,6 +152,7 @@ impl<S: Storage> Group<S> {
             idle_ticks: 0,
             reading: Vec::new(),
             pace: Pace::default(),
+            contest: Contest::new(term.0),
         };
         group.draw_timeout();
         Ok(group)
@@ -164,6 +168,11 @@ impl<S: Storage> Group<S> {
         let last_heard = self.peers.get(from).map(|peer| peer.last_heard);
         self.peers.heard(from, self.now);
         if self.refuses_vote(&message) {
+            return Ok(());
+        }
+        let turn = self.turn(&message);
+        if turn == Turn::Stand {
+            self.took_turn(turn);
             return Ok(());
         }
         let mut m = message.0;
@@ -193,6 +202,7 @@ impl<S: Storage> Group<S> {
         }
         let members = (kind == MessageType::MsgSnapshot).then(|| self.come_aboard(&mut m));
         let outcome = self.node.step(m);
+        self.took_turn(turn);
         if matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot) && current {
             self.heard_leader();
         }

@@ -394,6 +394,7 @@ impl Liveness {
             }
         }
         let woken = self.wake_all(gone);
+        let just_woken: BTreeSet<GroupKey> = woken.iter().map(|(key, _)| *key).collect();
         let mut refused = Vec::new();
         for (key, quiet) in &listed {
             let bucket = bucket_of(*key);
@@ -401,8 +402,7 @@ impl Liveness {
                 continue;
             }
             // One that has just woken is asked again with the next list.
-            let just_woken = woken.iter().any(|(other, _)| other == key);
-            if just_woken || self.asleep.contains_key(key) || !may_follow(*key, *quiet) {
+            if just_woken.contains(key) || self.asleep.contains_key(key) || !may_follow(*key, *quiet) {
                 refused.push(*key);
             } else if let Some(pair) = self.pairs.get_mut(&from) {
                 pair.followed[bucket].toggle(*key, *quiet);

@@ -17,6 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Let go by before idleness is measured: groups fall asleep, marks are written.
 const CALM: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(50);
+/// .. and so many times as long as a look takes: looking must not be what the nodes are busy with ..
+const PAUSE_LOOKS: u32 = 4;
+/// .. but no longer than this.
+const PAUSE_MAX: Duration = Duration::from_millis(250);
 
 pub fn run(common: &Common, options: &Options) -> Result<(), Failure> {
     let folder = common.folder.clone().unwrap_or_else(crate::Options::temporary_folder);
@@ -103,6 +107,7 @@ fn await_leaders(cluster: &Cluster, asked: u32, topics: &[(String, i32)], leader
     let begun = Instant::now();
     let mut left = topics.to_vec();
     while !left.is_empty() {
+        let looked = Instant::now();
         left.retain(|(name, partitions)| {
             let Ok(view) = cluster.view_of(asked, Some(name)) else { return true };
             let led = view.partitions.values().filter(|partition| {
@@ -113,7 +118,7 @@ fn await_leaders(cluster: &Cluster, asked: u32, topics: &[(String, i32)], leader
         if begun.elapsed() > PATIENCE {
             return Err(format!("{} topics have partitions without a leader after {PATIENCE:?}", left.len()));
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep((looked.elapsed() * PAUSE_LOOKS).clamp(PAUSE, PAUSE_MAX));
     }
     Ok(())
 }

@@ -45,6 +45,7 @@ impl<S: Storage> Group<S> {
         }
         self.promise.tick();
         self.keep_pace();
+        self.hold_back();
         self.idle_ticks = self.idle_ticks.saturating_add(1);
         let may_campaign = self.may_campaign();
         let raft = &mut self.node.raft;
@@ -123,6 +124,7 @@ impl<S: Storage> Group<S> {
         if leads && !self.led {
             // The lease starts with the first answers.
             self.node.raft.ping();
+            self.contest.decided(self.node.raft.term);
         }
         self.led = leads;
         self.draw_timeout();
@@ -132,23 +134,39 @@ impl<S: Storage> Group<S> {
     /// the term and the voter's place in the list: no two voters ask at once, who is first differs from group
     /// to group and term to term, and nobody asks before the others' promises end.
     pub(super) fn draw_timeout(&mut self) {
-        let ticks = self.config.election_ticks as usize;
-        let timeout = ticks + 1 + (2 * self.rank()) % (ticks - 1);
         let raft = &self.node.raft;
-        // Who asks already does not wait longer for the answers.
         let patient = raft.state == StateRole::Follower && raft.leader_id != 0;
-        let times = if patient { self.pace.stretch(&self.config) as usize } else { 1 };
-        let timeout = timeout * times;
+        // Who asks already does not wait longer for the answers.
+        let timeout = if patient {
+            self.first_timeout() * self.pace.stretch(&self.config) as usize
+        } else {
+            self.timeout_of_contest()
+        };
         self.node.raft.set_randomized_election_timeout(timeout);
     }
 
+    /// In ticks, of who has no leader.
+    pub(super) fn timeout_of_contest(&self) -> usize {
+        self.first_timeout() * self.contest.patience(self.node.raft.term) as usize
+    }
+
+    fn first_timeout(&self) -> usize {
+        let ticks = self.config.election_ticks as usize;
+        ticks + 1 + (2 * self.rank()) % (ticks - 1)
+    }
+
     /// This voter's turn in an election of this term, from 0.
-    fn rank(&self) -> usize {
+    pub(super) fn rank(&self) -> usize {
+        self.rank_of(self.config.node)
+    }
+
+    /// A voter's turn in an election of this term.
+    pub(super) fn rank_of(&self, voter: NodeId) -> usize {
         let Members { voters, outgoing, .. } = &self.members;
         let others = outgoing.iter().filter(|node| !voters.contains(node));
         let all = voters.iter().chain(others);
         let count = all.clone().count().max(1);
-        let below = all.filter(|node| **node < self.config.node).count();
+        let below = all.filter(|node| **node < voter).count();
         let first = mix(self.config.seed ^ mix(self.node.raft.term)) % count as u64;
         (below + usize::try_from(first).unwrap_or(0)) % count
     }
@@ -202,6 +220,7 @@ impl<S: Storage> Group<S> {
     pub(super) fn heard_leader(&mut self) {
         self.promise.make(&self.config, self.now);
         self.pace.heard_leader();
+        self.contest.decided(self.node.raft.term);
         self.ask_again_left = ASK_AGAIN_MAX;
     }
 

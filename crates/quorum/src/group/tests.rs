@@ -7,6 +7,7 @@ use crate::{Entry, Initial, Payload};
 
 mod cruel;
 mod hostile;
+mod slow;
 pub(super) mod world;
 
 use world::{MemLog, World};

@@ -27,8 +27,11 @@ use crate::shell::peers::PeersHandle;
 
 /// Between two tellings without a change.
 const TELL: Duration = Duration::from_secs(1);
-/// Changes are gathered this long.
+/// Changes are gathered this long ..
 const GATHER: Duration = Duration::from_millis(10);
+/// .. and a millisecond more for so many bytes of the list: while thousands of partitions elect, each change would else send
+/// the whole list again, a hundred times a second.
+const TOLD_BYTES_PER_MS: usize = 2 << 10;
 /// What was heard longer ago than this counts no longer.
 const HEARD_MS_MAX: u64 = 3_500;
 /// Partitions told at a time; a node that leads more tells the first ones.
@@ -257,7 +260,7 @@ async fn tell(logs: LogsHandle, peers: PeersHandle, mut links: watch::Receiver<B
                 tell_one(&peers, node, list, is_new).await;
             });
         }
-        tokio::time::sleep(GATHER).await;
+        tokio::time::sleep(gather(list.len())).await;
         let changed = async {
             tokio::select! {
                 changed = changes.changed() => { changes.mark_changed(); changed.is_ok() },
@@ -268,6 +271,12 @@ async fn tell(logs: LogsHandle, peers: PeersHandle, mut links: watch::Receiver<B
             return;
         }
     }
+}
+
+/// How long changes are gathered before a list of so many bytes is said again; never as long as what was heard counts.
+fn gather(list_bytes: usize) -> Duration {
+    let more = Duration::from_millis((list_bytes / TOLD_BYTES_PER_MS) as u64);
+    (GATHER + more).min(TELL)
 }
 
 /// Says the list, or only that it still holds if the other one knows it.

@@ -19,7 +19,7 @@ use super::reads::Reads;
 use super::reopen::Reopening;
 use super::rounds::Round;
 use super::sleep::Sleepers;
-use super::slot::{Slot, want};
+use super::slot::{Dirty, Slot, want, want_dirty};
 use super::trouble::broken_finding;
 use super::waiters::{Until, answer};
 use super::{
@@ -81,7 +81,7 @@ pub fn start(start: Start) -> std::io::Result<LogsHandle> {
         reads: Reads::start(&commands)?,
         opens,
         opening: BTreeMap::new(),
-        dirty_since: None,
+        dirty: Dirty::default(),
         stopped: None,
         full: false,
         over: false,
@@ -125,7 +125,8 @@ pub(super) struct Owner {
     pub(super) outbox: Arc<dyn Outbox>,
     /// Nodes that a link to is up.
     pub(super) connected: BTreeSet<NodeId>,
-    pub(super) partitions: BTreeMap<TopicPartition, Slot>,
+    /// A slot is large, and is looked at in order of its name all the time: the map holds no more than where it is.
+    pub(super) partitions: BTreeMap<TopicPartition, Box<Slot>>,
     pub(super) sleepers: Sleepers,
     /// Partitions to be looked after at the end of this round, each once.
     pub(super) touched: Vec<TopicPartition>,
@@ -144,7 +145,7 @@ pub(super) struct Owner {
     pub(super) reads: Reads,
     pub(super) opens: mpsc::Sender<OpenJob>,
     pub(super) opening: BTreeMap<TopicPartition, Pending>,
-    dirty_since: Option<Tick>,
+    pub(super) dirty: Dirty,
     /// Set by a failed fsync: this disk takes no write any more.
     pub(super) stopped: Option<Stopped>,
     pub(super) full: bool,
@@ -221,9 +222,9 @@ impl Owner {
 
     /// How long the thread may sleep: until the next flush that nobody waits for, at most `IDLE_MS`.
     fn patience_ms(&self) -> u64 {
-        let due =
-            self.dirty_since.map(|since| self.config.flush_interval_ms.saturating_sub(time::now().since(since)).max(1));
-        due.unwrap_or(IDLE_MS).min(IDLE_MS).min(self.ticker.wait_ms(time::now()).max(1))
+        let now = time::now();
+        let due = self.dirty.waits_ms(now).map(|waits| self.config.flush_interval_ms.saturating_sub(waits).max(1));
+        due.unwrap_or(IDLE_MS).min(IDLE_MS).min(self.ticker.wait_ms(now).max(1))
     }
 
     fn handle(&mut self, command: Command) {
@@ -261,8 +262,7 @@ impl Owner {
                 let Some(slot) = self.partitions.get_mut(&partition) else {
                     return answer(reply, Err(self.missing(partition)));
                 };
-                slot.dirty = true;
-                self.dirty_since.get_or_insert_with(time::now);
+                self.dirty.note(partition, slot, time::now());
                 answer(reply, slot.partition.delete_before(before).map_err(LogsError::from));
             }
             Command::Delete { partition, reply } => self.delete(partition, reply),
@@ -328,12 +328,12 @@ impl Owner {
         for finding in &recovery.findings {
             tracing::warn!(%partition, "{finding}");
         }
-        let mut slot = Slot::new(opened, is_preferred);
+        let mut slot = Box::new(Slot::new(opened, is_preferred));
         slot.partition.read_apart();
         slot.leadership.send_replace(slot.lead(self.config.node));
         let (shared, committed) = (slot.shared(), slot.committed.subscribe());
         self.share(partition, shared);
-        self.dirty_since.get_or_insert(now);
+        self.dirty.note(partition, &mut slot, now);
         self.broken.remove(&partition);
         self.partitions.insert(partition, slot);
         self.tell_damage(partition, &recovery.findings);
@@ -381,8 +381,7 @@ impl Owner {
                 }
             }
             Ok(appended) => {
-                slot.dirty = true;
-                self.dirty_since.get_or_insert(now);
+                self.dirty.note(partition, slot, now);
                 let is_committed = appended.next_offset <= slot.partition.committed();
                 match acks {
                     Acks::None => answer(reply, Ok(appended)),
@@ -406,10 +405,11 @@ impl Owner {
 
     /// Hands wanted partitions to the flushers as they are free; all dirty ones are wanted when it is time.
     fn start_flushes(&mut self) {
-        if self.dirty_since.is_some_and(|since| time::now().since(since) >= self.config.flush_interval_ms) {
-            self.dirty_since = None;
-            for (id, slot) in self.partitions.iter_mut().filter(|(_, slot)| slot.dirty) {
-                want(&mut self.wanted, *id, slot);
+        if self.dirty.waits_ms(time::now()).is_some_and(|waits| waits >= self.config.flush_interval_ms) {
+            for id in self.dirty.take() {
+                if let Some(slot) = self.partitions.get_mut(&id) {
+                    want_dirty(&mut self.wanted, id, slot);
+                }
             }
         }
         let at_once = if self.wanted.len() > CROWD { FLUSHES_AHEAD_MAX } else { FLUSHES_MAX };
@@ -426,8 +426,7 @@ impl Owner {
                 self.partition_stopped(id, &stopped);
             } else if !slot.waiters.is_empty() {
                 // There was no room for something that must be written first.
-                slot.dirty = true;
-                self.dirty_since.get_or_insert_with(time::now);
+                self.dirty.note(id, slot, time::now());
             }
         }
     }
@@ -449,7 +448,7 @@ impl Owner {
                 if slot.dirty && !slot.waiters.is_empty() {
                     want(&mut self.wanted, id, slot);
                 } else if slot.dirty {
-                    self.dirty_since.get_or_insert_with(time::now);
+                    self.dirty.note(id, slot, time::now());
                 }
             }
             Err(stopped) => self.stop(stopped),
@@ -513,8 +512,7 @@ impl Owner {
                     tracing::info!(partition = %id, files = trimmed.files, bytes = trimmed.bytes, start = %trimmed.start, "retention");
                 }
                 if slot.partition.needs_flush() {
-                    slot.dirty = true;
-                    self.dirty_since.get_or_insert(now);
+                    self.dirty.note(*id, slot, now);
                 }
             }
         }
@@ -532,7 +530,7 @@ impl Owner {
         let mut first_error = None;
         for (_, slot) in std::mem::take(&mut self.partitions) {
             let is_sole = slot.is_sole(self.config.node);
-            let Slot { partition, mut waiters, .. } = slot;
+            let Slot { partition, mut waiters, .. } = *slot;
             waiters.release(partition.committed());
             match partition.close() {
                 // What one voter has written down is decided.

@@ -43,8 +43,8 @@ struct Former {
 
 impl Former {
     /// The partition itself ends here.
-    fn of(slot: Slot) -> Self {
-        let Slot { partition, committed, stable, leadership, behind, .. } = slot;
+    fn of(slot: Box<Slot>) -> Self {
+        let Slot { partition, committed, stable, leadership, behind, .. } = *slot;
         let members = partition.members();
         let seats = Seats { voters: members.voters.clone(), learners: members.learners.clone() };
         let (config, floor) = (partition.config().clone(), partition.retention_floor());
@@ -70,7 +70,7 @@ impl Owner {
             return;
         }
         self.reopening.looked = now;
-        let is_due = |(id, slot): (&TopicPartition, &Slot)| {
+        let is_due = |(id, slot): (&TopicPartition, &Box<Slot>)| {
             let is_free = !slot.flushing && !self.care.is_under_way(*id);
             (slot.partition.is_repaired_by_reopening() && is_free).then_some(*id)
         };

@@ -99,7 +99,7 @@ impl Owner {
         let now = time::now();
         for _ in 0..ORPHANS_MAX {
             let Some((id, node)) = self.orphans.pop_front() else { return };
-            let is_orphan = |slot: &Slot| slot.partition.leader() == Some(node);
+            let is_orphan = |slot: &Box<Slot>| slot.partition.leader() == Some(node);
             if self.connected.contains(&node) || !self.partitions.get(&id).is_some_and(is_orphan) {
                 continue;
             }

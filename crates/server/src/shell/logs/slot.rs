@@ -26,6 +26,8 @@ pub(super) struct Slot {
     pub eager: u8,
     /// Something was written since the last flush job was taken.
     pub dirty: bool,
+    /// It stands in `Owner::dirty`.
+    listed: bool,
     /// It stands in `Owner::wanted`.
     pub wanted: bool,
     pub flushing: bool,
@@ -53,6 +55,7 @@ impl Slot {
             partition,
             // Opening may have written (a torn tail cut, a new term): the next flush makes it durable.
             dirty: true,
+            listed: false,
             wanted: false,
             flushing: false,
             touched: false,
@@ -141,6 +144,44 @@ impl Slot {
                 self.partition.note_acked(from, to);
             }
         }
+    }
+}
+
+/// Partitions that were written to, and since when the first of them waits for a flush that nobody asks for.
+#[derive(Default)]
+pub(super) struct Dirty {
+    since: Option<Tick>,
+    listed: Vec<TopicPartition>,
+}
+
+impl Dirty {
+    /// Something was written to the partition, at `now` at the latest.
+    pub fn note(&mut self, id: TopicPartition, slot: &mut Slot, now: Tick) {
+        slot.dirty = true;
+        self.since.get_or_insert(now);
+        if !slot.listed {
+            slot.listed = true;
+            self.listed.push(id);
+        }
+    }
+
+    /// How long the first has waited.
+    pub fn waits_ms(&self, now: Tick) -> Option<u64> {
+        self.since.map(|since| now.since(since))
+    }
+
+    /// All of them, to be flushed now.
+    pub fn take(&mut self) -> Vec<TopicPartition> {
+        self.since = None;
+        std::mem::take(&mut self.listed)
+    }
+}
+
+/// Puts a partition of [`Dirty::take`] into the queue, if no flush has taken it since.
+pub(super) fn want_dirty(wanted: &mut VecDeque<TopicPartition>, id: TopicPartition, slot: &mut Slot) {
+    slot.listed = false;
+    if slot.dirty {
+        want(wanted, id, slot);
     }
 }
 
