@@ -13,6 +13,9 @@ pub const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// After this long a checkpoint is made of fewer bytes too, but not below `CHECKPOINT_BYTES_MIN`.
 pub(crate) const CHECKPOINT_MS: u64 = 30_000;
 pub(crate) const CHECKPOINT_BYTES_MIN: u64 = 1 << 20;
+/// A file below `CHECKPOINT_BYTES_MIN` that a new leader ended waits for the next checkpoint, unless there are so many: a
+/// checkpoint is five fsyncs, and when thousands of partitions elect they would all wait for each other's.
+pub(crate) const UNINDEXED_FILES_MAX: usize = 8;
 /// Bytes flushed between two syncs of the mark.
 pub const MARK_SYNC_BYTES: u64 = 4 << 20;
 /// Bytes proposed but not yet durable on a majority; past it appends are refused until some are.

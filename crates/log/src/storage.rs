@@ -15,7 +15,7 @@ use crate::PartitionConfig;
 use crate::cut::StartPlace;
 use crate::file::{FileName, LogFile};
 use crate::frame::{Frame, Note, NoteKind, Place};
-use crate::limits::CATCH_UP_BYTES;
+use crate::limits::{CATCH_UP_BYTES, CHECKPOINT_BYTES_MIN, UNINDEXED_FILES_MAX};
 use crate::producers::SnapshotPlace;
 use crate::reader::Shared;
 use crate::reading::{Unread, read_entries};
@@ -56,7 +56,7 @@ pub(crate) struct LogStorage {
     pub new_names: bool,
     /// Files whose `.idx` is missing or behind.
     pub unindexed: Vec<Arc<LogFile>>,
-    /// A file was closed since the last checkpoint.
+    /// The next flush is to save indexes and producers: a large file was closed, or many small ones were.
     pub checkpoint_due: bool,
 }
 
@@ -189,7 +189,7 @@ impl LogStorage {
         let name = FileName { base_offset: self.end.offset, base_index: self.end.index, term };
         let created = LogFile::created(Arc::clone(&self.disk), Arc::clone(&self.dir), name, now.wall);
         let file = Arc::new(created.map_err(fault)?);
-        self.close_active();
+        self.end_file(term);
         self.files.push_back(Arc::clone(&file));
         self.unindexed.push(Arc::clone(&file));
         self.active = true;
@@ -197,6 +197,16 @@ impl LogStorage {
         self.new_names = true;
         self.publish_files();
         Ok(file)
+    }
+
+    /// The last file is followed by one of `term`. Of a little one that another leader ended the checkpoint waits.
+    fn end_file(&mut self, term: Term) {
+        let waits = |last: &Arc<LogFile>| last.name.term != term && last.len_bytes() < CHECKPOINT_BYTES_MIN;
+        if self.unindexed.len() < UNINDEXED_FILES_MAX && self.files.back().is_some_and(waits) {
+            self.active = false;
+        } else {
+            self.close_active();
+        }
     }
 
     /// No more appends to the last file: the next one starts a new file.
