@@ -88,7 +88,9 @@ fn elect(world: &mut World, slow: Slowness, deaf: Option<u32>) -> u64 {
 fn an_election_takes_a_few_times_as_long_as_its_steps() {
     for (message, sync) in [1, 2, 4, 8].into_iter().flat_map(|message| [0, 2, 4, 8, 16].map(|sync| (message, sync))) {
         let slow = Slowness { message, sync };
-        for (voters, times_max, seed) in [(3, 5), (5, 10)].into_iter().flat_map(|(v, t)| (1..=30).map(move |s| (v, t, s))) {
+        for (voters, times_max, seed) in
+            [(3, 5), (5, 10)].into_iter().flat_map(|(v, t)| (1..=30).map(move |s| (v, t, s)))
+        {
             let took = elect(&mut bereaved(voters, seed), slow, None);
             let times = took / slow.election();
             assert!(times < times_max, "{voters} voters, seed {seed}, {slow:?}: {took} ticks, {times} times its steps");

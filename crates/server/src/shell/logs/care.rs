@@ -34,7 +34,8 @@ impl Owner {
             return;
         }
         let after = self.care.last.map_or(Bound::Unbounded, Bound::Excluded);
-        let wants = |(id, slot): (&TopicPartition, &Box<super::slot::Slot>)| slot.partition.needs_care(now).then_some(*id);
+        let wants =
+            |(id, slot): (&TopicPartition, &Box<super::slot::Slot>)| slot.partition.needs_care(now).then_some(*id);
         let mut due: Vec<TopicPartition> = self.partitions.range((after, Bound::Unbounded)).filter_map(wants).collect();
         due.extend(self.care.last.into_iter().flat_map(|last| self.partitions.range(..=last)).filter_map(wants));
         for id in due {

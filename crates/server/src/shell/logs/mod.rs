@@ -100,7 +100,7 @@ const SPACE_CHECK_MS: u64 = 250;
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a tick of a group is.
 const TICK_MS: u64 = 25;
-/// A new partition's preferred leader asks for votes this many times, every other tick, before it waits like the others.
+/// Who is to lead a new partition asks for votes this many times, every other tick, before it waits like the others.
 const EAGER_CAMPAIGNS: u8 = 20;
 /// How often retention runs.
 const RETENTION_MS: u64 = 5_000;

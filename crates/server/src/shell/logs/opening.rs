@@ -1,6 +1,7 @@
 //! Opening partitions beside the owner: it reads what was written since the last checkpoint, and makes what is new
 //! durable. While it did that for one, the leaders of all others on the disk would be silent.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -131,10 +132,33 @@ impl Owner {
             pending.replies.into_iter().for_each(|reply| answer(reply, Err(LogsError::Unknown(id))));
             return answer(reply, self.remove_files(id));
         }
-        let taken = self.take_opened(id, outcome, job.is_preferred).map(|taken| self.succeed(id).unwrap_or(taken));
+        let goes_first = job.is_preferred || goes_first(&job.seats, self.config.node, &self.connected);
+        let taken = self.take_opened(id, outcome, goes_first).map(|taken| self.succeed(id).unwrap_or(taken));
         if let (Some(config), Some(slot)) = (pending.config, self.partitions.get_mut(&id)) {
             slot.partition.configure(config);
         }
         pending.replies.into_iter().for_each(|reply| answer(reply, taken.clone()));
+    }
+}
+
+/// True if of a partition's voters those that would rather lead it are out of reach: nobody waits for them.
+fn goes_first(seats: &Seats, node: NodeId, connected: &BTreeSet<NodeId>) -> bool {
+    let place = seats.voters.iter().position(|voter| *voter == node);
+    place.is_some_and(|place| seats.voters[..place].iter().all(|voter| !connected.contains(voter)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_that_is_there_leads_a_new_partition() {
+        let [one, two, three, four] = [1, 2, 3, 4].map(NodeId);
+        let seats = Seats { voters: vec![three, one, two], learners: vec![four] };
+        let goes = |node, connected: &[NodeId]| goes_first(&seats, node, &connected.iter().copied().collect());
+        assert!(goes(three, &[one, two]) && !goes(one, &[two, three]) && !goes(two, &[one, three]));
+        assert!(goes(one, &[two]) && !goes(two, &[one]), "the preferred one is lost");
+        assert!(goes(two, &[]), "alone it may as well ask");
+        assert!(!goes(four, &[]), "a learner never does");
     }
 }

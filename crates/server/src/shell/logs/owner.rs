@@ -145,7 +145,7 @@ pub(super) struct Owner {
     pub(super) reads: Reads,
     pub(super) opens: mpsc::Sender<OpenJob>,
     pub(super) opening: BTreeMap<TopicPartition, Pending>,
-    pub(super) dirty: Dirty,
+    dirty: Dirty,
     /// Set by a failed fsync: this disk takes no write any more.
     pub(super) stopped: Option<Stopped>,
     pub(super) full: bool,
@@ -310,7 +310,7 @@ impl Owner {
         &mut self,
         partition: TopicPartition,
         opened: Result<(Partition, log::Recovery), log::OpenError>,
-        is_preferred: bool,
+        goes_first: bool,
     ) -> Result<watch::Receiver<Offset>, LogsError> {
         let dir = partition_dir(partition);
         let now = time::now();
@@ -328,7 +328,7 @@ impl Owner {
         for finding in &recovery.findings {
             tracing::warn!(%partition, "{finding}");
         }
-        let mut slot = Box::new(Slot::new(opened, is_preferred));
+        let mut slot = Box::new(Slot::new(opened, goes_first));
         slot.partition.read_apart();
         slot.leadership.send_replace(slot.lead(self.config.node));
         let (shared, committed) = (slot.shared(), slot.committed.subscribe());

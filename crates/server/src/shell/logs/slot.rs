@@ -22,7 +22,7 @@ pub(super) struct Slot {
     /// A finding says that a transaction does not end.
     pub hangs: bool,
     pub leadership: watch::Sender<Leadership>,
-    /// Campaigns left to the preferred leader of a new partition.
+    /// Campaigns left to the one that is to lead a new partition.
     pub eager: u8,
     /// Something was written since the last flush job was taken.
     pub dirty: bool,
@@ -43,7 +43,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub fn new(partition: Partition, is_preferred: bool) -> Self {
+    pub fn new(partition: Partition, goes_first: bool) -> Self {
         let is_new = partition.term().0 == 0;
         Self {
             committed: watch::channel(partition.committed()).0,
@@ -51,7 +51,7 @@ impl Slot {
             hangs: false,
             leadership: watch::channel(Leadership::default()).0,
             waiters: Waiters::default(),
-            eager: if is_preferred && is_new { EAGER_CAMPAIGNS } else { 0 },
+            eager: if goes_first && is_new { EAGER_CAMPAIGNS } else { 0 },
             partition,
             // Opening may have written (a torn tail cut, a new term): the next flush makes it durable.
             dirty: true,
