@@ -34,10 +34,10 @@ impl Owner {
             return;
         }
         let after = self.care.last.map_or(Bound::Unbounded, Bound::Excluded);
-        let wants =
-            |(id, slot): (&TopicPartition, &Box<super::slot::Slot>)| slot.partition.needs_care(now).then_some(*id);
-        let mut due: Vec<TopicPartition> = self.partitions.range((after, Bound::Unbounded)).filter_map(wants).collect();
-        due.extend(self.care.last.into_iter().flat_map(|last| self.partitions.range(..=last)).filter_map(wants));
+        let later = self.partitions.range((after, Bound::Unbounded));
+        let earlier = self.care.last.into_iter().flat_map(|last| self.partitions.range(..=last));
+        let wanting = later.chain(earlier).filter(|(_, slot)| slot.partition.needs_care(now));
+        let due: Vec<TopicPartition> = wanting.map(|(id, _)| *id).collect();
         for id in due {
             let Some(slot) = self.partitions.get_mut(&id) else { continue };
             let job = slot.partition.care_job(now);

@@ -70,11 +70,12 @@ impl Owner {
             return;
         }
         self.reopening.looked = now;
-        let is_due = |(id, slot): (&TopicPartition, &Box<Slot>)| {
-            let is_free = !slot.flushing && !self.care.is_under_way(*id);
-            (slot.partition.is_repaired_by_reopening() && is_free).then_some(*id)
+        let is_due = |id: TopicPartition, slot: &Slot| {
+            let is_free = !slot.flushing && !self.care.is_under_way(id);
+            slot.partition.is_repaired_by_reopening() && is_free
         };
-        let due: Vec<TopicPartition> = self.partitions.iter().filter_map(is_due).collect();
+        let due = self.partitions.iter().filter(|(id, slot)| is_due(**id, slot)).map(|(id, _)| *id);
+        let due: Vec<TopicPartition> = due.collect();
         for id in due {
             if let Some(slot) = self.partitions.remove(&id) {
                 tracing::warn!(partition = %id, "the damaged replica is opened again, to fetch everything from the others");

@@ -6,7 +6,7 @@ use quorum::GroupKey;
 use uuid::Uuid;
 
 use super::owner::Owner;
-use super::slot::{Slot, want};
+use super::slot::want;
 use super::{HEAR_MS, HEARS_MAX, Leadership, LogsError};
 use crate::node::time;
 use crate::shell::outbox::{BEATS, post};
@@ -99,8 +99,8 @@ impl Owner {
         let now = time::now();
         for _ in 0..ORPHANS_MAX {
             let Some((id, node)) = self.orphans.pop_front() else { return };
-            let is_orphan = |slot: &Box<Slot>| slot.partition.leader() == Some(node);
-            if self.connected.contains(&node) || !self.partitions.get(&id).is_some_and(is_orphan) {
+            let is_orphan = self.partitions.get(&id).is_some_and(|slot| slot.partition.leader() == Some(node));
+            if self.connected.contains(&node) || !is_orphan {
                 continue;
             }
             self.awaken(id);
