@@ -75,14 +75,14 @@ impl Hosting {
     }
 }
 
-/// The replicas of a partition as the topic has them, and whether this node is the one to lead; `None` if it has none.
+/// The replicas of a partition as the topic has them, the preferred leader first; `None` if this node has none.
 /// A node that a partition is being moved to learns first; so does one that a move was to bring it to before it was
 /// called off, if it has nothing yet: if it has a copy, that one may have a vote that the others need.
-pub fn seats(topic: &Topic, partition: TopicPartition, node: NodeId) -> Option<(Seats, bool)> {
+pub fn seats(topic: &Topic, partition: TopicPartition, node: NodeId) -> Option<Seats> {
     let voters = topic.replicas_of(partition.partition);
     if voters.is_empty() {
         // Before any node has registered there is one, and it is this one.
-        return Some((Seats::alone(node), true));
+        return Some(Seats::alone(node));
     }
     let target = topic.targets.get(&partition.partition).map_or(&[][..], Vec::as_slice);
     if !topic.is_on(partition.partition, node) {
@@ -92,7 +92,7 @@ pub fn seats(topic: &Topic, partition: TopicPartition, node: NodeId) -> Option<(
     if !voters.contains(&node) && !learners.contains(&node) {
         learners.push(node);
     }
-    Some((Seats { voters: voters.to_vec(), learners }, voters.first() == Some(&node)))
+    Some(Seats { voters: voters.to_vec(), learners })
 }
 
 /// Removes the folders of topics that were deleted while this node was away. What nobody knows is left alone.
@@ -191,9 +191,9 @@ impl Host {
 async fn open_topic(logs: &LogsHandle, topic: &Topic, config: &Config) -> Vec<(TopicPartition, Result<(), LogsError>)> {
     let (node, partition_config) = (NodeId(config.node.id), partition_config(topic, config));
     let openings = partitions(topic).filter_map(|partition| {
-        let (seats, is_preferred) = seats(topic, partition, node)?;
+        let seats = seats(topic, partition, node)?;
         let config = partition_config.clone();
-        Some(async move { (partition, logs.open(partition, config, seats, is_preferred).await.map(drop)) })
+        Some(async move { (partition, logs.open(partition, config, seats).await.map(drop)) })
     });
     futures::stream::iter(openings).buffered(WORKING_MAX).collect().await
 }

@@ -100,7 +100,7 @@ impl Cluster {
         });
         let logs = logs.unwrap();
         let seats = Seats { voters: VOTERS.to_vec(), learners: Vec::new() };
-        logs.open(id(), PartitionConfig::default(), seats, node == VOTERS[0]).await.unwrap();
+        logs.open(id(), PartitionConfig::default(), seats).await.unwrap();
         let mut nodes = self.mesh.nodes.lock().unwrap();
         for (other, handle) in nodes.iter() {
             handle.link(node, true);

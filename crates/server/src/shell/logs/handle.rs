@@ -83,15 +83,14 @@ impl LogsHandle {
     }
 
     /// Opens a partition, made if it is absent. Answers its committed offset as it changes. `seats` counts for a
-    /// partition that is new here. `is_preferred`: of a new one this replica is to lead.
+    /// partition that is new here; the first voter is its preferred leader.
     pub async fn open(
         &self,
         partition: TopicPartition,
         config: PartitionConfig,
         seats: Seats,
-        is_preferred: bool,
     ) -> Result<watch::Receiver<Offset>, LogsError> {
-        self.ask(|reply| Command::Open { partition, config, seats, is_preferred, reply }).await
+        self.ask(|reply| Command::Open { partition, config, seats, reply }).await
     }
 
     pub fn configure(&self, partition: TopicPartition, config: PartitionConfig) {

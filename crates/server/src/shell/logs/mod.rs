@@ -171,7 +171,6 @@ enum Command {
         partition: TopicPartition,
         config: PartitionConfig,
         seats: Seats,
-        is_preferred: bool,
         reply: Reply<watch::Receiver<Offset>>,
     },
     Opened(Box<opening::Opened>),

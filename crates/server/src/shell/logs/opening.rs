@@ -21,7 +21,6 @@ pub(super) struct OpenJob {
     pub partition: TopicPartition,
     pub config: PartitionConfig,
     pub seats: Seats,
-    pub is_preferred: bool,
 }
 
 /// What came of it.
@@ -132,7 +131,7 @@ impl Owner {
             pending.replies.into_iter().for_each(|reply| answer(reply, Err(LogsError::Unknown(id))));
             return answer(reply, self.remove_files(id));
         }
-        let goes_first = job.is_preferred || goes_first(&job.seats, self.config.node, &self.connected);
+        let goes_first = goes_first(&job.seats, self.config.node, &self.connected);
         let taken = self.take_opened(id, outcome, goes_first).map(|taken| self.succeed(id).unwrap_or(taken));
         if let (Some(config), Some(slot)) = (pending.config, self.partitions.get_mut(&id)) {
             slot.partition.configure(config);
@@ -141,10 +140,12 @@ impl Owner {
     }
 }
 
-/// True if of a partition's voters those that would rather lead it are out of reach: nobody waits for them.
+/// True for the preferred leader of a new partition, and for the next one if a majority is in reach without it.
 fn goes_first(seats: &Seats, node: NodeId, connected: &BTreeSet<NodeId>) -> bool {
-    let place = seats.voters.iter().position(|voter| *voter == node);
-    place.is_some_and(|place| seats.voters[..place].iter().all(|voter| !connected.contains(voter)))
+    let Some(place) = seats.voters.iter().position(|voter| *voter == node) else { return false };
+    let in_reach = |voters: &[NodeId]| voters.iter().filter(|voter| connected.contains(voter)).count();
+    let has_majority = 2 * (in_reach(&seats.voters) + 1) > seats.voters.len();
+    place == 0 || (has_majority && in_reach(&seats.voters[..place]) == 0)
 }
 
 #[cfg(test)]
@@ -158,7 +159,7 @@ mod tests {
         let goes = |node, connected: &[NodeId]| goes_first(&seats, node, &connected.iter().copied().collect());
         assert!(goes(three, &[one, two]) && !goes(one, &[two, three]) && !goes(two, &[one, three]));
         assert!(goes(one, &[two]) && !goes(two, &[one]), "the preferred one is lost");
-        assert!(goes(two, &[]), "alone it may as well ask");
+        assert!(goes(three, &[]) && !goes(one, &[]) && !goes(two, &[]), "at the start nobody is in reach yet");
         assert!(!goes(four, &[]), "a learner never does");
     }
 }

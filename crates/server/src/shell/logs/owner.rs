@@ -229,8 +229,8 @@ impl Owner {
 
     fn handle(&mut self, command: Command) {
         match command {
-            Command::Open { partition, config, seats, is_preferred, reply } => {
-                self.open_partition(OpenJob { partition, config, seats, is_preferred }, reply);
+            Command::Open { partition, config, seats, reply } => {
+                self.open_partition(OpenJob { partition, config, seats }, reply);
             }
             Command::Opened(opened) => self.opened(*opened),
             Command::Configure { partition, config } => {

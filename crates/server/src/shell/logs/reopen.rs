@@ -52,7 +52,7 @@ impl Former {
     }
 
     fn job(&self, partition: TopicPartition) -> OpenJob {
-        OpenJob { partition, config: self.config.clone(), seats: self.seats.clone(), is_preferred: false }
+        OpenJob { partition, config: self.config.clone(), seats: self.seats.clone() }
     }
 }
 

@@ -40,7 +40,7 @@ impl Node {
     async fn open(&self, count: i32) -> Vec<TopicPartition> {
         let ids: Vec<TopicPartition> = (0..count).map(partition).collect();
         for id in &ids {
-            self.logs.open(*id, PartitionConfig::default(), Seats::alone(NodeId(1)), false).await.unwrap();
+            self.logs.open(*id, PartitionConfig::default(), Seats::alone(NodeId(1))).await.unwrap();
         }
         ids
     }
@@ -97,7 +97,7 @@ async fn opening_one_partition_holds_no_other_up() {
     let seats = Seats { voters: vec![NodeId(1), NodeId(2), NodeId(3)], learners: Vec::new() };
     let open = |at: i32| {
         let (logs, seats) = (node.logs.clone(), seats.clone());
-        tokio::spawn(async move { logs.open(partition(at), PartitionConfig::default(), seats, false).await })
+        tokio::spawn(async move { logs.open(partition(at), PartitionConfig::default(), seats).await })
     };
     let (first, twice, deleted) = (open(1), open(1), open(2));
     node.append(ids[0], "meanwhile", Acks::Leader).await.unwrap();
@@ -152,7 +152,7 @@ async fn work(disk: &MemDisk, acks: Acks) -> Vec<BTreeMap<i64, String>> {
     let node = Arc::new(node(disk.clone()));
     let mut acknowledged = vec![BTreeMap::new(); 2];
     for id in (0..2).map(partition) {
-        if node.logs.open(id, PartitionConfig::default(), Seats::alone(NodeId(1)), false).await.is_err() {
+        if node.logs.open(id, PartitionConfig::default(), Seats::alone(NodeId(1))).await.is_err() {
             return acknowledged;
         }
     }
@@ -342,7 +342,7 @@ async fn a_damaged_partition_is_told_and_the_others_are_served() {
     let node = node(image);
     let refused = node
         .logs
-        .open(partition(0), PartitionConfig::default(), Seats::alone(NodeId(1)), false)
+        .open(partition(0), PartitionConfig::default(), Seats::alone(NodeId(1)))
         .await
         .map(|_| ())
         .unwrap_err();
@@ -350,6 +350,6 @@ async fn a_damaged_partition_is_told_and_the_others_are_served() {
     let refused = node.append(partition(0), "x", Acks::All).await.unwrap_err();
     assert!(matches!(refused, LogsError::Broken { .. }), "{refused}");
     assert_eq!(node.codes(), ["partition-damaged"]);
-    node.logs.open(partition(1), PartitionConfig::default(), Seats::alone(NodeId(1)), false).await.unwrap();
+    node.logs.open(partition(1), PartitionConfig::default(), Seats::alone(NodeId(1))).await.unwrap();
     node.append(partition(1), "served", Acks::All).await.unwrap();
 }

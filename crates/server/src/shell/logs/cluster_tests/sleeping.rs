@@ -46,11 +46,12 @@ impl Cluster {
 
     async fn open_many(&self, node: NodeId) {
         for id in all() {
-            let seats = Seats { voters: VOTERS.to_vec(), learners: Vec::new() };
-            let preferred = VOTERS[usize::try_from(id.partition.0).unwrap() % VOTERS.len()];
+            let mut seats = Seats { voters: VOTERS.to_vec(), learners: Vec::new() };
+            // Each has another preferred leader.
+            seats.voters.rotate_left(usize::try_from(id.partition.0).unwrap() % VOTERS.len());
             // The records are from 1970.
             let config = PartitionConfig { retention_ms: None, ..PartitionConfig::default() };
-            self.logs(node).open(id, config, seats, node == preferred).await.unwrap();
+            self.logs(node).open(id, config, seats).await.unwrap();
         }
     }
 
